@@ -1,0 +1,23 @@
+"""The image-against-video gate w (paper, 3.3) as a function of the noise level.
+
+w is the portrait's weight: large in early, noisy stages, small in late ones. It depends on the *denoising time*, the
+same in training and inference, and not on the number of steps. Wan samples with a timestep shift of 3 to 8, so a gate
+linear in sigma would stay near ``start`` for most steps and starve the video stream: a shift is undone first.
+"""
+
+from torch import Tensor
+
+from .config import GateConfig
+
+
+def undo_shift(sigma: Tensor, shift: float) -> Tensor:
+    """Inverse of the flow-matching timestep shift ``sigma = k u / (1 + (k - 1) u)``, with k = ``shift``."""
+    return sigma / (shift - (shift - 1.0) * sigma)
+
+
+def gate_weight(sigma: Tensor, gate: GateConfig) -> Tensor:
+    """w in [0, 1] at noise level ``sigma`` in [0, 1] (any shape): ``end + (start - end) u``.
+
+    Equal ``start`` and ``end`` make it constant: 1 is portrait only, 0 is clip only.
+    """
+    return gate.end + (gate.start - gate.end) * undo_shift(sigma, gate.shift)

@@ -1,0 +1,46 @@
+"""Where the identity tokens go: into the last pad slots of the text context, before the text embedding MLP.
+
+Shape letters: B batch, L context tokens (512 for Wan), P prefix tokens, E text-token width (4096).
+
+Wan pads prompts with *zero* tokens. A zero prefix token is therefore exactly a pad token: gating towards zero ends in
+something that the backbone has seen hundreds of times. Cross-attention has neither positions nor mask, so where the
+tokens stand does not matter to what is computed; the text is never moved, because that would change the order of
+floating-point sums and with it the bits of the result.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def trailing_pads(context_BLE: Tensor) -> Tensor:
+    """Number of all-zero tokens at the end of each row. Shape ``[B]``, int64."""
+    is_pad_BL = (context_BLE == 0).all(dim=-1)
+    return is_pad_BL.flip(1).long().cumprod(dim=1).sum(dim=1)
+
+
+def missing_slots(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
+    """How many tokens each row's context must grow by to take the prefix. Shape ``[B]``.
+
+    0 for a row whose prefix is all zero: it needs no slot, and an appended zero token would be one more key, since the
+    text embedding of zero is not zero.
+    """
+    is_silent_B = (prefix_BPE == 0).flatten(1).all(dim=1)
+    missing_B = (prefix_BPE.shape[1] - trailing_pads(context_BLE)).clamp_min(0)
+    return missing_B.masked_fill(is_silent_B, 0)
+
+
+def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
+    """The context with the prefix in its last P slots, in the context's dtype.
+
+    Rows must agree in :func:`missing_slots`: rows that do not have to be run apart, for they need contexts of
+    different length.
+    """
+    missing_B = missing_slots(context_BLE, prefix_BPE)
+    grow = int(missing_B[0])
+    assert bool((missing_B == grow).all()), f"rows of one batch need different context lengths: {missing_B.tolist()}"
+    is_silent_B11 = (prefix_BPE == 0).flatten(1).all(dim=1)[:, None, None]
+    context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
+    P = prefix_BPE.shape[1]
+    tail_BPE = torch.where(is_silent_B11, context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))
+    return torch.cat([context_BLE[:, :-P], tail_BPE], dim=1)

@@ -1,0 +1,175 @@
+"""Reading and writing ``.safetensors`` files that may come from anywhere. No pickle, ever.
+
+A file carries JSON in its metadata under one key per kind; tensors are checked against what that JSON says before one
+of them is read.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import SlotIDError
+
+SUFFIX = ".safetensors"
+_KIND_KEY = "slotid"
+_MAX_JSON = 1 << 20
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
+
+
+def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+    """Write atomically: a temporary file beside ``path``, flushed to disk, then renamed over it.
+
+    A crash at any moment leaves the old file or the new one, whole.
+
+    Raises:
+        SlotIDError: the name does not end in ``.safetensors``, or the folder can't be written.
+    """
+    if path.suffix != SUFFIX:
+        raise SlotIDError(f"Got the file name {path.name!r}, expected one that ends in {SUFFIX}.")
+    document = json.dumps({"kind": kind, "format_version": version, **info}, sort_keys=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(plain, metadata={_KIND_KEY: document})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    except OSError as error:
+        raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it is gone when the rename went through
+            os.unlink(temporary)
+
+
+class SafeFile:
+    """One opened file of a given kind: its JSON, the names and shapes of its tensors, then the tensors.
+
+    Use as a context manager.
+
+    Raises:
+        SlotIDError: not a safetensors file, damaged, of another kind, or of a newer format version.
+    """
+
+    def __init__(self, path: Path, kind: str, version: int):
+        self.path, self.kind, self.version = path, kind, version
+        self.info: dict[str, Any] = {}
+
+    def __enter__(self) -> "SafeFile":
+        self._check_is_file()
+        try:
+            self._file = safe_open(self.path, framework="pt")
+        except SafetensorError as error:
+            raise self.error(
+                f"it is damaged or was not written to the end ({error}). Fetch or save it again"
+            ) from error
+        self.info = self._read_info()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        del self._file
+
+    def error(self, reason: str) -> SlotIDError:
+        """An error that names this file."""
+        return SlotIDError(f"Can't use {self.path.name} as a Slot-ID {self.kind} file: {reason}.")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by name; reads no tensor."""
+        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+
+    def expect(self, expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        """Require exactly these tensors.
+
+        Raises:
+            SlotIDError: a tensor is missing, left over, or of another shape or kind of number.
+        """
+        shapes = self.shapes()
+        if missing := sorted(expected.keys() - shapes.keys()):
+            raise self.error(f"{len(missing)} tensors are missing, the first is {missing[0]}")
+        if extra := sorted(shapes.keys() - expected.keys()):
+            raise self.error(f"{len(extra)} tensors do not belong there, the first is {extra[0]}")
+        for name, (shape, dtype) in expected.items():
+            got = _DTYPES.get(self._file.get_slice(name).get_dtype())
+            if shapes[name] != shape or got is None or got.is_floating_point != dtype.is_floating_point:
+                raise self.error(f"{name} is {got} {list(shapes[name])}, expected {dtype} {list(shape)}")
+
+    def read(self, expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+        """The tensors that :meth:`expect` describes, in the dtypes it names.
+
+        Raises:
+            SlotIDError: as :meth:`expect`; or a number is NaN or infinite.
+        """
+        self.expect(expected)
+        tensors = {}
+        for name, (_, dtype) in expected.items():
+            tensor = self._file.get_tensor(name).to(dtype)
+            if dtype.is_floating_point and not bool(tensor.isfinite().all()):
+                raise self.error(f"{name} holds NaN or infinity; the training run that wrote it had diverged")
+            tensors[name] = tensor
+        return tensors
+
+    def _check_is_file(self) -> None:
+        if not self.path.is_file():
+            raise SlotIDError(f"There is no file {self.path}.")
+        if self.path.suffix != SUFFIX:
+            raise self.error(
+                f"only {SUFFIX} files are read, for other formats can run code when they are opened. Convert it first"
+            )
+        with self.path.open("rb") as file:
+            head = file.read(16)
+        if not head:
+            raise self.error("it is empty")
+        if head[:2] == b"PK" or head[:1] == b"\x80":
+            raise self.error("it is a pickle with another name, and a pickle can run code when it is opened")
+
+    def _read_info(self) -> dict[str, Any]:
+        text = (self._file.metadata() or {}).get(_KIND_KEY)
+        if text is None:
+            raise self.error("it has no Slot-ID metadata, so it holds something else (a plain LoRA or a base model?)")
+        if len(text) > _MAX_JSON:
+            raise self.error(f"its metadata has {len(text)} characters, at most {_MAX_JSON} are read")
+        try:
+            info = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"its metadata is no JSON ({error})") from error
+        if not isinstance(info, dict) or info.get("kind") != self.kind:
+            got = info.get("kind") if isinstance(info, dict) else info
+            raise self.error(f"it is a Slot-ID {got!r} file. Choose a {self.kind} file")
+        version = info.get("format_version")
+        if type(version) is not int or version < 1:
+            raise self.error(f"its format version is {version!r}")
+        if version > self.version:
+            raise self.error(
+                f"it has format version {version}, this Slot-ID reads up to {self.version}. Update Slot-ID"
+            )
+        return info
+
+
+def content_hash(tensors: Mapping[str, Tensor], document: Any = None) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, and over a JSON document."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def pixel_hash(frames_FHWC: Tensor) -> str:
+    """SHA-256 of pixels in [0, 1] as 8-bit values, so that float noise below a grey level does not count."""
+    return content_hash({"pixels": (frames_FHWC.clamp(0, 1) * 255).round().to(torch.uint8)})

@@ -1,0 +1,78 @@
+"""The named values that flow through Slot-ID.
+
+Shape letters: B batch, S slots, K image-anchor tokens, E text-token width, G global-vector width,
+T H W the token grid (or height and width of a picture), C colour channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What each slot read of the clip."""
+
+    weights_BSTHW: Tensor
+    """Per slot a distribution over the clip's tokens: non-negative, summing to 1 over T, H and W."""
+
+    def overlap(self) -> Tensor:
+        """Mean Bhattacharyya overlap of all slot pairs, ``[B]``: 1 when all read the same, 0 when disjoint.
+
+        One slot alone overlaps with none: 0.
+        """
+        roots_BSL = self.weights_BSTHW.flatten(2).sqrt()
+        pairs = list(itertools.combinations(range(roots_BSL.shape[1]), 2))
+        if not pairs:
+            return roots_BSL.new_zeros(roots_BSL.shape[0])
+        overlaps_BSS = roots_BSL @ roots_BSL.mT
+        return torch.stack([overlaps_BSS[:, i, j] for i, j in pairs], dim=-1).mean(-1)
+
+
+@dataclass(frozen=True)
+class IdentityEmbedding:
+    """One identity per row as the backbone will read it: un-gated tokens and global vectors."""
+
+    clip_tokens_BSE: Tensor
+    """C_id, read from the clip (paper, 3.2)."""
+    portrait_tokens_BKE: Tensor
+    """C_img, read from the portrait (paper, 3.3)."""
+    clip_global_BG: Tensor
+    """g_vid."""
+    portrait_global_BG: Tensor
+    """g_img."""
+
+    @property
+    def batch(self) -> int:
+        return self.clip_tokens_BSE.shape[0]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> IdentityEmbedding:
+        return self._map(lambda x: x.to(device, dtype))
+
+    def expand(self, batch: int) -> IdentityEmbedding:
+        """The one identity (B = 1) repeated for ``batch`` rows, without a copy."""
+        assert self.batch == 1, f"can't expand {self.batch} identities"
+        return self._map(lambda x: x.expand(batch, *x.shape[1:]))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> IdentityEmbedding:
+        return IdentityEmbedding(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person, encoded: the embedding of one identity (B = 1) and where it came from."""
+
+    embedding: IdentityEmbedding
+    weights_hash: str
+    """SHA-256 of the Slot-ID weights that encoded it; tokens of other weights mean nothing to a backbone."""
+    clip_hash: str
+    """SHA-256 of the reference clip's pixels."""
+    portrait_hash: str
+    """SHA-256 of the portrait's pixels."""
+    thumbnail_HWC: Tensor
+    """A small picture of the portrait, uint8 RGB."""
