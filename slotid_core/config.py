@@ -7,6 +7,7 @@ may come from anywhere and because the width of a hostile or mistyped config dec
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from .errors import SlotIDError
 
 def _require(condition: bool, where: str, got: Any, expected: str) -> None:
     if not condition:
-        raise SlotIDError(f"Slot-ID config: {where} is {got!r}, expected {expected}.")
+        raise SlotIDError(f"Slot-ID config: {where} is {reprlib.repr(got)}, expected {expected}.")
 
 
 def _in_range(where: str, value: float, low: float, high: float) -> None:
@@ -242,8 +243,10 @@ class SlotIDConfig:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain dictionaries and lists, fit for JSON."""
-        return dataclasses.asdict(self)
+        """Nested plain dictionaries and lists, fit for JSON. A whole number given for a float comes out as a float, so
+        that equal configs have equal hashes.
+        """
+        return dataclasses.asdict(self.from_dict(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, data: Any) -> SlotIDConfig:

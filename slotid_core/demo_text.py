@@ -1,8 +1,9 @@
 """Prompt embeddings without a text encoder, for the demo.
 
-umT5-XXL, Wan's text encoder, is 11 GB and has no small version. The demo's tiny backbone is instead given a fixed
-hashed word embedding of the same shape: one token per word, zeros after the last word, as Wan pads its prompts.
-It carries no meaning beyond "the same word, the same vector"; a backbone has to be trained on it to follow prompts.
+umT5-XXL, Wan's text encoder, is 11 GB and has no small version. The demo's tiny backbone is instead given a
+fixed hashed word embedding of the same shape: one token per word, zeros after the last word, as Wan pads its
+prompts. It carries no meaning beyond "the same word, the same vector"; a backbone has to be trained on it to
+follow prompts.
 
 Shapes: B = 1 prompt, N = words, L = text tokens, E = text-token width.
 """
@@ -16,8 +17,8 @@ import torch
 
 from .errors import SlotIDError
 
-# Root mean square of a token's entries. umT5's own magnitude varies from word to word, so there is no figure to
-# match; 1 keeps the backbone's text MLP in the range that its initialisation expects.
+# Root mean square of a token's entries. umT5's own magnitude varies from word to word, so there is no figure
+# to match; 1 keeps the backbone's text MLP in the range that its initialisation expects.
 TOKEN_RMS = 1.0
 
 # A token is WORD_PARTS parts word and one part position. Cross-attention sees neither order nor distance, so
@@ -31,15 +32,15 @@ _INTEGER_RMS = ((WORD_PARTS**2 + 1) * (2.0**32 - 1) / 3) ** 0.5
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-cased words of a prompt in order; punctuation is dropped. Unicode spellings of one word agree (NFKC)."""
+    """Lower-cased words of a prompt, in order, without punctuation; Unicode spellings agree (NFKC)."""
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
 
 
 def embed_prompt(text: str, *, text_dim: int = 4096, length: int = 512) -> torch.Tensor:
     """Embed a prompt as Wan's text encoder would shape it.
 
-    Every entry is an exact integer times one float32 constant, and the integers come from SHAKE-256, so the result
-    is bit-identical on every platform and library version.
+    Every entry is an exact integer times one float32 constant, and the integers come from SHAKE-256, so the
+    result is bit-identical on every platform and library version.
 
     Args:
         text: the prompt. An empty one gives zeros only (umT5 would give a single end-of-text token).
@@ -47,7 +48,8 @@ def embed_prompt(text: str, *, text_dim: int = 4096, length: int = 512) -> torch
         length: tokens L of the result; 512 for Wan.
 
     Returns:
-        float32 ``[1, length, text_dim]`` on the CPU: a token of RMS about ``TOKEN_RMS`` per word, then exact zeros.
+        float32 ``[1, length, text_dim]`` on the CPU: one token of RMS about ``TOKEN_RMS`` per word, then
+        exact zeros.
 
     Raises:
         SlotIDError: the prompt has more words than ``length``, or a size is not positive.
@@ -65,7 +67,7 @@ def embed_prompt(text: str, *, text_dim: int = 4096, length: int = 512) -> torch
     for index, word in enumerate(words):
         word_E = _hashed_integers(f"word/{word}", text_dim)
         position_E = _hashed_integers(f"position/{index}", text_dim)
-        # The sum stays below 2^24 and is therefore exact in float32: the product rounds once, everywhere alike.
+        # The sum stays below 2^24, so it is exact in float32 and the product rounds once, everywhere alike.
         tokens_BLE[0, index] = (WORD_PARTS * word_E + position_E).astype(np.float32) * scale
     return torch.from_numpy(tokens_BLE)
 

@@ -38,7 +38,8 @@ class SpaceTimeSelfAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, angles_Ld: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in self.qkv(x_BLD).chunk(3, dim=-1))
-        q, k = rotate(self.norm_q(q), angles_Ld), rotate(self.norm_k(k), angles_Ld)
+        # CUDA's autocast leaves the norms in float32, while the kernels take q, k and v of one dtype.
+        q, k = (rotate(norm(x), angles_Ld).to(v.dtype) for norm, x in ((self.norm_q, q), (self.norm_k, k)))
         return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 

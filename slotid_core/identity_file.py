@@ -1,6 +1,7 @@
 """An identity <-> one ``.safetensors`` file: tokens, global vectors, thumbnail, hashes."""
 
 import re
+import reprlib
 from dataclasses import fields
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def load_identity(path: Path) -> Identity:
         hashes = {name: file.info.get(name) for name in _HASHES}
         for name, value in hashes.items():
             if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
-                raise file.error(f"its {name} is {value!r}, expected 64 hexadecimal digits")
+                raise file.error(f"its {name} is {reprlib.repr(value)}, expected 64 hexadecimal digits")
         shapes = file.shapes()
         expected = {}
         for name, ndim in _NDIM.items():

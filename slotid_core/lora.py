@@ -66,7 +66,7 @@ def to_tensors(lora: LoraWeights) -> dict[str, Tensor]:
     for name, pair in lora.pairs.items():
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = pair.down_RI
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = pair.up_OR
-        tensors[f"{_PREFIX}{name}.alpha"] = torch.tensor(pair.alpha)
+        tensors[f"{_PREFIX}{name}.alpha"] = torch.tensor(pair.alpha, dtype=torch.float32)
     return tensors
 
 

@@ -4,8 +4,6 @@ Shape letters: B batch, C latent channels, T H W latent frames, height, width, S
 width, E text-token width, G global-vector width.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -14,16 +12,7 @@ from .encoder import ConvPoolEncoder, VideoEncoder
 from .film import FilmHeads
 from .portrait import PortraitEncoder
 from .reader import SlotReader
-from .types import IdentityEmbedding, Routing
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What one pass through the encoder gives."""
-
-    embedding: IdentityEmbedding
-    routing: Routing | None
-    """What each slot read; ``None`` for the 3DConv-Pool ablation, which does not route."""
+from .types import Encoding, IdentityEmbedding
 
 
 class SlotID(nn.Module):

@@ -51,7 +51,8 @@ class PortraitEncoder(nn.Module):
 
     def _check(self, latents_BCThw: Tensor) -> None:
         shape, (ph, pw) = list(latents_BCThw.shape), self.config.patch
-        if len(shape) != 5 or shape[1] != self.latent_channels or shape[2] != 1 or shape[3] % ph or shape[4] % pw:
+        fits = len(shape) == 5 and shape[1] == self.latent_channels and shape[2] == 1 and 0 not in shape
+        if not fits or shape[3] % ph or shape[4] % pw:
             raise SlotIDError(
                 f"Got portrait latents of shape {shape}, expected [B, {self.latent_channels}, 1, h, w] with h a "
                 f"multiple of {ph} and w of {pw}. Use one picture, {8 * pw} x {8 * ph} pixels or a multiple of it."

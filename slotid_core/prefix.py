@@ -36,10 +36,12 @@ def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     Rows must agree in :func:`missing_slots`: rows that do not have to be run apart, for they need contexts of
     different length.
     """
+    is_silent_B11 = (prefix_BPE == 0).flatten(1).all(dim=1)[:, None, None]
+    if is_silent_B11.all():
+        return context_BLE
     missing_B = missing_slots(context_BLE, prefix_BPE)
     grow = int(missing_B[0])
     assert bool((missing_B == grow).all()), f"rows of one batch need different context lengths: {missing_B.tolist()}"
-    is_silent_B11 = (prefix_BPE == 0).flatten(1).all(dim=1)[:, None, None]
     context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
     P = prefix_BPE.shape[1]
     tail_BPE = torch.where(is_silent_B11, context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))

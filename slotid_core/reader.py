@@ -74,8 +74,9 @@ class SlotReader(nn.Module):
         if self.config.routing == "softmax":
             routing_BRL = logits_BRL.softmax(dim=1)
         else:
-            coupling_BRL = log_sinkhorn(logits_BRL, self.config.sinkhorn_iterations, self.log_row_marginal())
-            routing_BRL = renormalise(coupling_BRL)
+            log_a_R = self.log_row_marginal()
+            coupling_BRL = log_sinkhorn(logits_BRL, self.config.sinkhorn_iterations, log_a_R)
+            routing_BRL = renormalise(coupling_BRL, log_a_R)
         return aggregation_weights(routing_BRL[:, : self.config.slots])
 
     def log_row_marginal(self) -> Tensor | None:

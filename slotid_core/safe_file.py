@@ -1,14 +1,15 @@
 """Reading and writing ``.safetensors`` files that may come from anywhere. No pickle, ever.
 
 A file carries JSON in its metadata under one key per kind; tensors are checked against what that JSON says before one
-of them is read.
+of them is read, and both together against the hash that was written with them.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import reprlib
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .errors import SlotIDError
 
 SUFFIX = ".safetensors"
 _KIND_KEY = "slotid"
+_HASH_KEY = "slotid_sha256"
 _MAX_JSON = 1 << 20
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 
@@ -32,20 +34,21 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
     A crash at any moment leaves the old file or the new one, whole.
 
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, or the folder can't be written.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or ``info`` is so long
+            that it could not be read again.
     """
     if path.suffix != SUFFIX:
         raise SlotIDError(f"Got the file name {path.name!r}, expected one that ends in {SUFFIX}.")
     document = json.dumps({"kind": kind, "format_version": version, **info}, sort_keys=True)
+    if len(document) > _MAX_JSON:
+        raise SlotIDError(f"The facts for {path.name} take {len(document)} characters, at most {_MAX_JSON} are kept.")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(plain, metadata={_KIND_KEY: document})
+    content = save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)})
+    # Not mkstemp: its files stay unreadable for every other user, a server's account among them.
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    except OSError as error:
-        raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -53,8 +56,8 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
     except OSError as error:
         raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
     finally:
-        with contextlib.suppress(FileNotFoundError):  # it is gone when the rename went through
-            os.unlink(temporary)
+        with contextlib.suppress(OSError):  # it is gone when the rename went through, or was never made
+            temporary.unlink()
 
 
 class SafeFile:
@@ -105,19 +108,24 @@ class SafeFile:
             raise self.error(f"{len(extra)} tensors do not belong there, the first is {extra[0]}")
         for name, (shape, dtype) in expected.items():
             got = _DTYPES.get(self._file.get_slice(name).get_dtype())
-            if shapes[name] != shape or got is None or got.is_floating_point != dtype.is_floating_point:
+            fits = got == dtype or (got is not None and got.is_floating_point and dtype.is_floating_point)
+            if shapes[name] != shape or not fits:
                 raise self.error(f"{name} is {got} {list(shapes[name])}, expected {dtype} {list(shape)}")
 
     def read(self, expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
         """The tensors that :meth:`expect` describes, in the dtypes it names.
 
         Raises:
-            SlotIDError: as :meth:`expect`; or a number is NaN or infinite.
+            SlotIDError: as :meth:`expect`; or the content is not what was saved; or a number is NaN or infinite.
         """
         self.expect(expected)
+        # Copies: the library's own tensors are windows into the file, and follow whoever writes into it later.
+        stored = {name: self._file.get_tensor(name).clone() for name in expected}
+        if content_hash(stored, self._document) != self._file.metadata().get(_HASH_KEY):
+            raise self.error("its content is not what was saved (the hash differs). Fetch or save it again")
         tensors = {}
         for name, (_, dtype) in expected.items():
-            tensor = self._file.get_tensor(name).to(dtype)
+            tensor = stored[name].to(dtype)
             if dtype.is_floating_point and not bool(tensor.isfinite().all()):
                 raise self.error(f"{name} holds NaN or infinity; the training run that wrote it had diverged")
             tensors[name] = tensor
@@ -134,7 +142,8 @@ class SafeFile:
             head = file.read(16)
         if not head:
             raise self.error("it is empty")
-        if head[:2] == b"PK" or head[:1] == b"\x80":
+        # A safetensors file begins with a length, whose bytes may be anything, and then a brace.
+        if (head[:2] == b"PK" or head[:1] == b"\x80") and head[8:9] != b"{":
             raise self.error("it is a pickle with another name, and a pickle can run code when it is opened")
 
     def _read_info(self) -> dict[str, Any]:
@@ -147,12 +156,13 @@ class SafeFile:
             info = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise self.error(f"its metadata is no JSON ({error})") from error
+        self._document = text
         if not isinstance(info, dict) or info.get("kind") != self.kind:
             got = info.get("kind") if isinstance(info, dict) else info
-            raise self.error(f"it is a Slot-ID {got!r} file. Choose a {self.kind} file")
+            raise self.error(f"it is a Slot-ID {reprlib.repr(got)} file. Choose a {self.kind} file")
         version = info.get("format_version")
         if type(version) is not int or version < 1:
-            raise self.error(f"its format version is {version!r}")
+            raise self.error(f"its format version is {reprlib.repr(version)}")
         if version > self.version:
             raise self.error(
                 f"it has format version {version}, this Slot-ID reads up to {self.version}. Update Slot-ID"

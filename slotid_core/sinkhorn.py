@@ -43,12 +43,15 @@ def log_sinkhorn(logits_SL: Tensor, iterations: int, log_a_S: Tensor | None = No
         return (logK_SL + log_u_S.unsqueeze(-1) + log_v_L.unsqueeze(-2)).exp()
 
 
-def renormalise(coupling_SL: Tensor, eps: float = RENORMALISE_EPS) -> Tensor:
+def renormalise(coupling_SL: Tensor, log_a_S: Tensor | None = None, eps: float = RENORMALISE_EPS) -> Tensor:
     """One row normalisation and then one column normalisation (paper, 3.2). Columns sum to 1 afterwards.
 
+    Rows are brought to their marginal ``log_a_S`` (``None`` is uniform): brought to 1, a dustbin would lose its mass.
     A row then sums to about ``L / S``: use :func:`aggregation_weights` before reading tokens with it.
     """
     coupling_SL = coupling_SL / (coupling_SL.sum(-1, keepdim=True) + eps)
+    if log_a_S is not None:
+        coupling_SL = coupling_SL * log_a_S.exp().unsqueeze(-1)
     return coupling_SL / (coupling_SL.sum(-2, keepdim=True) + eps)
 
 

@@ -64,6 +64,15 @@ class IdentityEmbedding:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """What one pass through the encoder gives."""
+
+    embedding: IdentityEmbedding
+    routing: Routing | None
+    """What each slot read; ``None`` for the 3DConv-Pool ablation, which does not route."""
+
+
+@dataclass(frozen=True)
 class Identity:
     """A person, encoded: the embedding of one identity (B = 1) and where it came from."""
 

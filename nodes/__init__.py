@@ -1,0 +1,32 @@
+"""Slot-ID's ComfyUI nodes: thin, from widgets to one call into the core."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import SlotIDApply
+from .demo_prompt import SlotIDDemoPrompt
+from .encode import SlotIDEncode
+from .extract_portrait import SlotIDExtractPortrait
+from .folders import register_model_folder
+from .load_model import SlotIDLoadModel
+from .load_reference_clip import SlotIDLoadReferenceClip
+
+
+class SlotIDExtension(ComfyExtension):
+    """All nodes of the pack."""
+
+    async def on_load(self) -> None:
+        register_model_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            SlotIDLoadModel,
+            SlotIDLoadReferenceClip,
+            SlotIDExtractPortrait,
+            SlotIDEncode,
+            SlotIDApply,
+            SlotIDDemoPrompt,
+        ]
+
+
+async def comfy_entrypoint() -> SlotIDExtension:
+    return SlotIDExtension()

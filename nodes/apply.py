@@ -1,0 +1,124 @@
+"""Apply Slot-ID to Wan."""
+
+import logging
+
+from comfy_api.latest import io, ui
+
+from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights
+from ..slotid_core.config import GateConfig
+from ..slotid_core.injection import Injection
+from ..slotid_core.types import Identity
+from .host_wan import apply_identity
+from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
+
+_GATES = {
+    "as trained": None,
+    "portrait only": GateConfig(start=1.0, end=1.0),
+    "clip only": GateConfig(start=0.0, end=0.0),
+}
+_log = logging.getLogger("slotid")
+
+
+class SlotIDApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SlotIDApply",
+            display_name="Apply Slot-ID to Wan",
+            category=CATEGORY,
+            description="Makes a Wan model show the person. The model that comes in is not changed.",
+            search_aliases=["identity", "character consistency", "face id", "patch wan", "reference to video"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan model, before or after LoRA and sampling nodes."),
+                SlotIDModel.Input("slotid_model", tooltip="The same that encoded the identity."),
+                SlotIDIdentity.Input("identity", tooltip="From Encode Slot-ID."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of the person: scales the identity tokens and FiLM. 0 switches both off.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the denoising after which the identity is active. Early steps set pose and "
+                    "layout: starting later leaves them to the prompt.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the denoising up to which the identity is active.",
+                ),
+                io.Combo.Input(
+                    "gate",
+                    options=list(_GATES),
+                    tooltip="Portrait against clip over the steps. As trained: mostly the portrait in noisy steps, "
+                    "mostly the clip in late ones.",
+                ),
+                io.Float.Input(
+                    "film_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="Scales FiLM, the modulation of the last blocks, on top of strength.",
+                ),
+                io.Float.Input(
+                    "lora_strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="Strength of the LoRA that was trained with the identity tokens. It is active on all rows "
+                    "and steps, as in training. Nodes that share weights share it.",
+                ),
+                io.Combo.Input(
+                    "negative",
+                    options=["none", "same"],
+                    advanced=True,
+                    tooltip="Identity in the negative conditioning. none: guidance strengthens the identity along with "
+                    "the text. same: guidance works on the text alone.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", tooltip="For KSampler or any sampler or guider.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        slotid_model: SlotIDWeights,
+        identity: Identity,
+        strength: float,
+        start: float,
+        end: float,
+        gate: str,
+        film_strength: float,
+        lora_strength: float,
+        negative: str,
+    ) -> io.NodeOutput:
+        injection = Injection(slotid_model.model, identity.embedding, strength, film_strength, _GATES[gate])
+        patched = apply_identity(
+            model,
+            slotid_model,
+            identity,
+            injection=injection,
+            lora_strength=lora_strength,
+            start_percent=start,
+            end_percent=end,
+            negative=negative,
+        )
+        if not slotid_model.untrained:
+            return io.NodeOutput(patched)
+        _log.warning(NO_IDENTITY)
+        return io.NodeOutput(patched, ui=ui.PreviewText(NO_IDENTITY))

@@ -1,0 +1,59 @@
+"""Load Slot-ID Model."""
+
+import logging
+
+from comfy_api.latest import io, ui
+
+from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights, load_weights, untrained_weights
+from .folders import weight_files, weight_path
+from .sockets import CATEGORY, SlotIDModel
+
+_UNTRAINED = {"untrained (Wan 14B)": "wan-14b", "untrained (Wan 1.3B)": "wan-1.3b"}
+_log = logging.getLogger("slotid")
+
+
+class SlotIDLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SlotIDLoadModel",
+            display_name="Load Slot-ID Model",
+            category=CATEGORY,
+            description="Loads Slot-ID weights (encoder, FiLM and LoRA in one file) from models/slotid.",
+            search_aliases=["slot id", "identity adapter", "load identity model", "face adapter"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=[*weight_files(), *_UNTRAINED],
+                    tooltip="A file in models/slotid. The untrained entries change nothing at all: they are for wiring "
+                    "a graph before you have weights, and no identity will appear.",
+                ),
+            ],
+            outputs=[SlotIDModel.Output("slotid_model", tooltip="For Encode Slot-ID and Apply Slot-ID to Wan.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str) -> io.NodeOutput:
+        weights = _load(model_name)
+        if weights.untrained:
+            _log.warning("%s: %s", model_name, NO_IDENTITY)
+        return io.NodeOutput(weights, ui=ui.PreviewText(_describe(weights)))
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str) -> float | str:
+        return model_name if model_name in _UNTRAINED else weight_path(model_name).stat().st_mtime
+
+
+def _load(model_name: str) -> SlotIDWeights:
+    if model_name in _UNTRAINED:
+        return untrained_weights(_UNTRAINED[model_name])
+    return load_weights(weight_path(model_name))
+
+
+def _describe(weights: SlotIDWeights) -> str:
+    lines = [f"For {weights.model.config.backbone}.", f"Weights {weights.sha256[:12]}."]
+    if weights.untrained:
+        lines.insert(0, NO_IDENTITY)
+    else:
+        lines += [f"{name}: {value}" for name, value in weights.facts.items()]
+    return "\n".join(lines)

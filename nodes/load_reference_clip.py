@@ -1,0 +1,97 @@
+"""Load Reference Clip."""
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io, ui
+
+from ..slotid_core.reference import read_clip, square_crop
+from .folders import input_video_path, input_videos
+from .sockets import CATEGORY, box_from, box_inputs
+
+
+class SlotIDLoadReferenceClip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SlotIDLoadReferenceClip",
+            display_name="Load Reference Clip",
+            category=CATEGORY,
+            description="Reads a stretch of a video of one person at Wan's frame rate, and crops it to a square.",
+            search_aliases=["reference video", "identity clip", "load video", "face video"],
+            inputs=[
+                io.Combo.Input(
+                    "video",
+                    options=input_videos(),
+                    upload=io.UploadType.video,
+                    tooltip="A video of one person who turns, smiles and talks, in the input folder.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=86400.0, step=0.1, tooltip="Where to begin, in seconds."
+                ),
+                io.Int.Input(
+                    "frame_count",
+                    default=65,
+                    min=5,
+                    max=1025,
+                    step=4,
+                    tooltip="Frames to take: 4n+1, as Wan's VAE needs. 65 (4 seconds) is what Slot-ID is trained with. "
+                    "A clip that is too short is an error; nothing is padded.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=16.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="Frames per second to take, whatever the file has. Wan is trained at 16.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=256,
+                    min=64,
+                    max=1024,
+                    step=16,
+                    tooltip="Side of the square clip in pixels. 256 is what Slot-ID is trained with.",
+                ),
+                *box_inputs("The clip is cropped to a square around it; keep some room around the head."),
+            ],
+            outputs=[
+                io.Image.Output("clip", tooltip="The square clip, for Encode Slot-ID."),
+                io.Image.Output("frames", tooltip="The same frames whole, for Extract Portrait."),
+                io.String.Output("info", tooltip="What was read: source, times, frame rate."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        video: str,
+        start: float,
+        frame_count: int,
+        fps: float,
+        size: int,
+        box_x: int,
+        box_y: int,
+        box_width: int,
+        box_height: int,
+    ) -> io.NodeOutput:
+        bar = comfy.utils.ProgressBar(frame_count)
+
+        def progress(done: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(done, total)
+
+        clip = read_clip(input_video_path(video), start=start, frames=frame_count, fps=fps, progress=progress)
+        frames_FHWC = clip.as_float()
+        square_FHWC = square_crop(frames_FHWC, box_from(box_x, box_y, box_width, box_height), size)
+        info = clip.describe()
+        return io.NodeOutput(square_FHWC, frames_FHWC, info, ui=ui.PreviewText(info))
+
+    @classmethod
+    def fingerprint_inputs(cls, video: str, **_: object) -> float:
+        return input_video_path(video).stat().st_mtime
+
+    @classmethod
+    def validate_inputs(cls, video: str) -> bool | str:
+        # With this method the server does not insist on the list, so a file uploaded a moment ago is accepted.
+        return input_video_path(video).is_file() or f"There is no video {video!r} in the input folder; upload it."

@@ -1,0 +1,32 @@
+"""The pack's own socket types, and inputs that several nodes share."""
+
+from comfy_api.latest import io
+
+from ..slotid_core.reference import Box
+
+SlotIDModel = io.Custom("SLOTID_MODEL")
+"""A ``SlotIDWeights``: encoder, FiLM and LoRA of one weights file."""
+
+SlotIDIdentity = io.Custom("SLOTID_IDENTITY")
+"""An ``Identity``: un-gated tokens and global vectors of one person."""
+
+CATEGORY = "SlotID"
+
+
+def box_inputs(purpose: str) -> list[io.Input]:
+    """Four advanced integers, ``box_x`` to ``box_height``, in pixels of the frames."""
+
+    def side(name: str, tooltip: str) -> io.Input:
+        return io.Int.Input(f"box_{name}", default=0, min=0, max=16384, advanced=True, tooltip=f"{tooltip} {purpose}")
+
+    return [
+        side("x", "Left edge of the face box in pixels."),
+        side("y", "Top edge of the face box in pixels."),
+        side("width", "Width of the face box in pixels. 0 means no box: the largest centred square."),
+        side("height", "Height of the face box in pixels. 0 means no box: the largest centred square."),
+    ]
+
+
+def box_from(x: int, y: int, width: int, height: int) -> Box | None:
+    """The box that the four widgets describe; ``None`` when width and height are both 0."""
+    return Box(x, y, width, height) if width or height else None

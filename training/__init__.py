@@ -1,0 +1,1 @@
+"""Slot-ID without ComfyUI: sampling and training on diffusers' Wan."""
