@@ -24,7 +24,7 @@ from slotid_core.prefix import missing_slots, place_prefix
 from training.wan_keys import transformer_to_diffusers
 
 if TYPE_CHECKING:
-    from diffusers import WanTransformer3DModel
+    from training.wan_diffusers import WanTransformer3DModel
 
 ADAPTER = "slotid"
 
