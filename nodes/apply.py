@@ -2,13 +2,14 @@
 
 import logging
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights
 from ..slotid_core.config import GateConfig
 from ..slotid_core.injection import Injection
 from ..slotid_core.types import Identity
 from .host_wan import apply_identity
+from .node_text import show_text
 from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
 
 _GATES = {
@@ -91,6 +92,7 @@ class SlotIDApply(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output("model", tooltip="For KSampler or any sampler or guider.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -121,4 +123,4 @@ class SlotIDApply(io.ComfyNode):
         if not slotid_model.untrained:
             return io.NodeOutput(patched)
         _log.warning(NO_IDENTITY)
-        return io.NodeOutput(patched, ui=ui.PreviewText(NO_IDENTITY))
+        return io.NodeOutput(patched, ui=show_text(cls, NO_IDENTITY))

@@ -6,7 +6,7 @@ import logging
 import comfy.model_management
 import torch
 import torch.nn.functional as F
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights
@@ -16,6 +16,7 @@ from ..slotid_core.latents import shuffle_frames
 from ..slotid_core.safe_file import pixel_hash
 from ..slotid_core.types import Encoding, Identity
 from .host_vae import encode_frames
+from .node_text import show_text
 from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
 
 _log = logging.getLogger("slotid")
@@ -37,6 +38,7 @@ class SlotIDEncode(io.ComfyNode):
                 io.Image.Input("portrait", tooltip="One picture, from Extract Portrait."),
             ],
             outputs=[SlotIDIdentity.Output("identity", tooltip="The person, for Apply Slot-ID to Wan.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -56,7 +58,7 @@ class SlotIDEncode(io.ComfyNode):
         )
         text = _describe(slotid_model, encoding, clip)
         _log.info("%s", text)
-        return io.NodeOutput(identity, ui=ui.PreviewText(text))
+        return io.NodeOutput(identity, ui=show_text(cls, text))
 
 
 def _check(clip: Tensor, portrait: Tensor) -> None:

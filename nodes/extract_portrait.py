@@ -24,7 +24,7 @@ class SlotIDExtractPortrait(io.ComfyNode):
                     tooltip="Where the person is: one mask for all frames or one a frame. The portrait is cropped "
                     "around it and turns white outside it. Without a mask the background stays.",
                 ),
-                *box_inputs("The portrait is cropped to a square around it, unless there is a mask."),
+                *box_inputs("The portrait is cropped to a square around it; with a mask too, white follows the mask."),
                 io.Int.Input(
                     "size",
                     default=512,

@@ -2,10 +2,11 @@
 
 import logging
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights, load_weights, untrained_weights
 from .folders import weight_files, weight_path
+from .node_text import show_text
 from .sockets import CATEGORY, SlotIDModel
 
 _UNTRAINED = {"untrained (Wan 14B)": "wan-14b", "untrained (Wan 1.3B)": "wan-1.3b"}
@@ -30,6 +31,7 @@ class SlotIDLoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[SlotIDModel.Output("slotid_model", tooltip="For Encode Slot-ID and Apply Slot-ID to Wan.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -37,7 +39,7 @@ class SlotIDLoadModel(io.ComfyNode):
         weights = _load(model_name)
         if weights.untrained:
             _log.warning("%s: %s", model_name, NO_IDENTITY)
-        return io.NodeOutput(weights, ui=ui.PreviewText(_describe(weights)))
+        return io.NodeOutput(weights, ui=show_text(cls, _describe(weights)))
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str) -> float | str:

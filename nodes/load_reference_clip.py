@@ -2,10 +2,11 @@
 
 import comfy.model_management
 import comfy.utils
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..slotid_core.reference import read_clip, square_crop
 from .folders import input_video_path, input_videos
+from .node_text import show_text
 from .sockets import CATEGORY, box_from, box_inputs
 
 
@@ -53,6 +54,16 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
                     step=16,
                     tooltip="Side of the square clip in pixels. 256 is what Slot-ID is trained with.",
                 ),
+                io.Int.Input(
+                    "max_side",
+                    default=1280,
+                    min=64,
+                    max=8192,
+                    step=16,
+                    advanced=True,
+                    tooltip="Larger videos are shrunk while they are read, so that neither side is longer than this. "
+                    "65 whole frames of 4K would take 6.5 GB. The box is in pixels of the shrunk frames.",
+                ),
                 *box_inputs("The clip is cropped to a square around it; keep some room around the head."),
             ],
             outputs=[
@@ -60,6 +71,7 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
                 io.Image.Output("frames", tooltip="The same frames whole, for Extract Portrait."),
                 io.String.Output("info", tooltip="What was read: source, times, frame rate."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -70,6 +82,7 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
         frame_count: int,
         fps: float,
         size: int,
+        max_side: int,
         box_x: int,
         box_y: int,
         box_width: int,
@@ -81,11 +94,13 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, total)
 
-        clip = read_clip(input_video_path(video), start=start, frames=frame_count, fps=fps, progress=progress)
+        clip = read_clip(
+            input_video_path(video), start=start, frames=frame_count, fps=fps, max_side=max_side, progress=progress
+        )
         frames_FHWC = clip.as_float()
         square_FHWC = square_crop(frames_FHWC, box_from(box_x, box_y, box_width, box_height), size)
         info = clip.describe()
-        return io.NodeOutput(square_FHWC, frames_FHWC, info, ui=ui.PreviewText(info))
+        return io.NodeOutput(square_FHWC, frames_FHWC, info, ui=show_text(cls, info))
 
     @classmethod
     def fingerprint_inputs(cls, video: str, **_: object) -> float:

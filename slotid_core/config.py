@@ -275,7 +275,7 @@ def _parse(cls: type, data: Any, where: str) -> Any:
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in data:
-        _require(key in known, f"{where}.{key}", "there", f"one of {', '.join(known)}")
+        _require(key in known, f"{where}.{str(key)[:60]}", "there", f"one of {', '.join(known)}")
     for name, f in known.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         _require(name in data or not required, f"{where}.{name}", "missing", "a value")

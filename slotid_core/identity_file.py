@@ -66,4 +66,5 @@ def _check_agreement(file: SafeFile, shapes: dict[str, tuple[int, ...]]) -> None
     same_globals = shapes["clip_global_BG"] == shapes["portrait_global_BG"]
     one_person = clip[0] == portrait[0] == shapes["clip_global_BG"][0] == 1
     if not (one_person and same_globals and clip[2] == portrait[2] and shapes["thumbnail_HWC"][2] == 3):
-        raise file.error(f"the shapes of its tensors do not belong together: {shapes}")
+        got = {name: list(shapes[name]) for name in _NDIM}
+        raise file.error(f"the shapes of its tensors do not belong together: {got}")

@@ -79,9 +79,13 @@ class SafeFile:
             self._file = safe_open(self.path, framework="pt")
         except SafetensorError as error:
             raise self.error(
-                f"it is damaged or was not written to the end ({error}). Fetch or save it again"
+                f"it is damaged or was not written to the end ({str(error)[:200]}). Fetch or save it again"
             ) from error
-        self.info = self._read_info()
+        try:
+            self.info = self._read_info()
+        except SlotIDError:
+            del self._file  # or it stays mapped as long as the error lives, and Windows lets nobody replace it
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -103,9 +107,9 @@ class SafeFile:
         """
         shapes = self.shapes()
         if missing := sorted(expected.keys() - shapes.keys()):
-            raise self.error(f"{len(missing)} tensors are missing, the first is {missing[0]}")
+            raise self.error(f"{len(missing)} tensors are missing, the first is {missing[0]:.100}")
         if extra := sorted(shapes.keys() - expected.keys()):
-            raise self.error(f"{len(extra)} tensors do not belong there, the first is {extra[0]}")
+            raise self.error(f"{len(extra)} tensors do not belong there, the first is {extra[0]:.100}")
         for name, (shape, dtype) in expected.items():
             got = _DTYPES.get(self._file.get_slice(name).get_dtype())
             fits = got == dtype or (got is not None and got.is_floating_point and dtype.is_floating_point)

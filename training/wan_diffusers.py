@@ -63,6 +63,13 @@ def tiny_vae(seed: int = 0, base_dim: int = 4) -> AutoencoderKLWan:
         vae = AutoencoderKLWan(base_dim=base_dim)
     fill(vae, seed)
     vae.eval().requires_grad_(False)
+    for block in vae.decoder.up_blocks:
+        if block.upsamplers is not None and hasattr(block.upsamplers[0], "time_conv"):
+            # Each latent frame becomes two by two sets of kernels; unrelated ones would make the video flicker.
+            layer = block.upsamplers[0].time_conv
+            for tensor in (layer.weight, layer.bias):
+                first, second = tensor.chunk(2)
+                second.lerp_(first, 0.8)
 
     frames_FHWC = torch.from_numpy(demo_clip(0, frames=17, size=64)).float() / 255.0
     channels = len(WAN21_MEAN)
@@ -75,7 +82,7 @@ def tiny_vae(seed: int = 0, base_dim: int = 4) -> AutoencoderKLWan:
     vae.decoder.conv_out.weight *= 2.0**-6  # well inside [-1, 1], where decode() clips, until the spread is known
     noise_BCThw = torch.randn([1, channels, 5, 8, 8], generator=torch.Generator().manual_seed(seed))
     mean_C, std_C = _statistics(vae.decode(denormalise(noise_BCThw)).sample[0])
-    gain_C, shift_C = _affine(mean_C, std_C, torch.zeros(3), torch.full([3], 0.4))
+    gain_C, shift_C = _affine(mean_C, std_C, torch.zeros(3), torch.full([3], 0.3))
     layer = vae.decoder.conv_out
     layer.weight *= gain_C.view(-1, 1, 1, 1, 1)
     layer.bias.mul_(gain_C).add_(shift_C)

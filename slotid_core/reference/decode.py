@@ -89,11 +89,8 @@ class VideoFile:
 
         self.close()
         with ffmpeg_errors(self.path.name, "cannot be opened as a video"):
-            # An absolute path, since FFmpeg takes what precedes a colon for a protocol; and no protocol but files,
-            # since a playlist may name addresses on the network.
-            self._container = av.open(
-                os.path.abspath(self.path), metadata_errors="ignore", options={"protocol_whitelist": "file"}
-            )
+            # An absolute path, since FFmpeg takes what precedes a colon for a protocol.
+            self._container = av.open(os.path.abspath(self.path), metadata_errors="ignore")
         self.stream = self._video_stream()
         self._decoder = self._video_decoder()
         self._damaged_pts: list[int] = []
@@ -115,9 +112,11 @@ class VideoFile:
         Raises:
             SlotIDError: the file cannot be decoded here, or its timestamps run backwards.
         """
-        pictures = self._seek(start_s) if start_s > 0 and self.first.pts is not None else None
+        far = start_s > SEEK_MARGINS_S[0] and self.first.pts is not None
+        pictures = self._seek(start_s) if far else None
         if pictures is None:
             pictures = chain([self.first], self._pictures)
+        needed_s = start_s - self.step_s  # what comes before is decoded only because a seek lands early
         now_s = -self.step_s
         for frame in pictures:
             before_s = now_s
@@ -127,11 +126,11 @@ class VideoFile:
                     f"{self.path.name}: timestamps run backwards, from {before_s:.3f} s to {now_s:.3f} s. Write the "
                     "file anew with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
                 )
-            if frame.is_corrupt and now_s >= start_s:
+            if frame.is_corrupt and now_s > needed_s:
                 raise self._damaged(now_s)
-            self._check_packets(start_s, now_s)
+            self._check_packets(needed_s, now_s)
             yield now_s, frame
-        self._check_packets(start_s, float("inf"))
+        self._check_packets(needed_s, float("inf"))
         yield now_s + self.step_s, None
 
     def _seek(self, start_s: float) -> "Iterator[VideoFrame] | None":
@@ -147,8 +146,7 @@ class VideoFile:
                 )
             except av.FFmpegError:  # a container without an index: read on from the beginning
                 break
-            self._decoder.flush_buffers()
-            self._damaged_pts.clear()
+            self._decoder.flush_buffers()  # PyAV does this for the stream's own decoder only
             pictures = self._decode()
             landed = next(pictures, None)
             if landed is not None and landed.pts is not None and self._time(landed.pts) <= start_s:
@@ -165,11 +163,11 @@ class VideoFile:
                 # Its picture comes out some packets later, often made up from the neighbours and not marked.
                 if packet.is_corrupt and packet.pts is not None:
                     self._damaged_pts.append(packet.pts)
-                yield from self._decoder.decode(packet if packet.size else None)
+                yield from self._decoder.decode(packet)
 
-    def _check_packets(self, start_s: float, end_s: float) -> None:
+    def _check_packets(self, after_s: float, end_s: float) -> None:
         for pts in self._damaged_pts:
-            if start_s <= self._time(pts) <= end_s:
+            if after_s < self._time(pts) <= end_s:
                 raise self._damaged(self._time(pts))
 
     def _damaged(self, at_s: float) -> SlotIDError:

@@ -47,7 +47,7 @@ class Orientation:
     def clockwise_deg(self) -> int:
         """0, 90, 180 or 270; of a mirrored picture: how far it is turned after mirroring left-right."""
         if self.transpose:
-            return 270 if self.flip_y else 90
+            return 90 if self.flip_x else 270
         return 180 if self.flip_y else 0
 
     def apply(self, picture_HWC: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ class RgbConverter:
         scaled = (max(1, round(wide * shrink)), max(1, round(first.height * shrink)))
         self.width, self.height = scaled[::-1] if self.orientation.transpose else scaled
         matrix = _matrix(first, file_name)
-        full = first.color_range == FULL_RANGE or first.format.name.startswith("yuvj")
+        full = first.color_range == FULL_RANGE
         self.colour = f"{matrix} {'full' if full else 'limited'}" if matrix else first.format.name
         self._graph = self._build(first, scaled, matrix, full)
 

@@ -6,6 +6,7 @@ Shape letters: F frames, H W height and width, C channels (RGB).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,12 @@ class Clip:
             lines.append("transparency laid over white")
         if source.hdr:
             lines.append(f"HDR ({source.hdr}) without tone mapping: colours look flat; an SDR file is better")
-        repeats = sum(a == b for a, b in zip(self.timestamps_s, self.timestamps_s[1:], strict=False))
-        if repeats:
-            lines.append(f"{repeats} frames repeat the one before: the file shows fewer pictures than {self.fps:g} fps")
+        stays = [len(list(same)) for _, same in groupby(self.timestamps_s)]
+        if max(stays) > 1:
+            lines.append(
+                f"{sum(stays) - len(stays)} frames repeat the one before: the file shows the same picture for up to "
+                f"{max(stays)} frames ({max(stays) / self.fps:.2f} s)"
+            )
         return "\n".join(lines)
 
 
