@@ -1,19 +1,39 @@
-"""From a video file to what the encoder reads: a square clip and a portrait.
+"""From a video file to what the encoder reads: a square clip that follows the face, and a portrait.
 
-Video files are opened in ``decode.py`` alone, and PyAV is imported when the first one is opened.
+Video files are opened in ``decode.py`` alone. PyAV, OpenCV, matplotlib and the face libraries are imported when first
+used.
 """
 
+from .analyse import Analysis, FrameReport, SeveralPeopleError, analyse
 from .crop import Box, largest_square, square_around, square_crop
+from .faces import BACKENDS, FaceBackend, choose_backend
+from .head_portrait import HeadPortrait, head_portraits
+from .plot import coverage_plot
 from .portrait import Portrait, extract_portrait
+from .sheet import contact_sheet, people_sheet
+from .stabilise import crop_along
 from .video import Clip, ClipInfo, read_clip
 
 __all__ = [
+    "BACKENDS",
+    "Analysis",
     "Box",
     "Clip",
     "ClipInfo",
+    "FaceBackend",
+    "FrameReport",
+    "HeadPortrait",
     "Portrait",
+    "SeveralPeopleError",
+    "analyse",
+    "choose_backend",
+    "contact_sheet",
+    "coverage_plot",
+    "crop_along",
     "extract_portrait",
+    "head_portraits",
     "largest_square",
+    "people_sheet",
     "read_clip",
     "square_around",
     "square_crop",

@@ -14,7 +14,7 @@ import pytest
 
 HOST = r"comfy\w*|folder_paths|nodes|node_helpers|server|execution|latent_preview"
 TRAINERS = r"diffusers|peft|accelerate|training"
-HEAVY = r"av|cv2|PIL|insightface|diffusers|transformers|mediapipe|onnxruntime|dlib|flash_attn"
+HEAVY = r"av|cv2|PIL|matplotlib|insightface|diffusers|transformers|mediapipe|onnxruntime|dlib|flash_attn"
 
 # (rooms, forbidden top-level modules, why)
 FORBIDDEN = [
@@ -82,8 +82,7 @@ def imports_of(path: str, tree: ast.Module) -> list[Import]:
             above = path.split("/")[: -node.level] if node.level else []
             base = [*above, node.module] if node.module else above
             found.extend(
-                Import(".".join([*base, alias.name]), node.lineno, node.level > 0, at_import)
-                for alias in node.names
+                Import(".".join([*base, alias.name]), node.lineno, node.level > 0, at_import) for alias in node.names
             )
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             if re.search(r"\b(__import__|import_module)$", ast.unparse(node.func)):

@@ -1,0 +1,130 @@
+"""Portraits of a person who was found: head and shoulders around a detected face, on white.
+
+Shape letters: H W height and width, C channels (RGB), N portraits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import SlotIDError
+from .analyse import Analysis
+from .crop import check_size, resize
+from .faces.face import Face
+from .matte import person_matte
+from .measures import PortraitScore, pick_diverse
+from .track import centre_and_size
+
+# Side of the square, and how far its centre lies above the face's, in face sizes: hair above, shoulders below.
+_SIDE, _UP = 2.1, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPortrait:
+    """One portrait."""
+
+    image_HWC: Tensor
+    """``[size, size, 3]`` float in [0, 1]."""
+    frame_index: int
+    """Frame of the analysed clip."""
+    score: PortraitScore
+    background: str
+    """What became of it, in words."""
+
+
+def head_portraits(
+    frames_FHWC: Tensor,
+    analysis: Analysis,
+    *,
+    rank: int = 1,
+    count: int = 1,
+    background: Literal["built-in matte", "keep"] = "built-in matte",
+    masks_FHW: Tensor | None = None,
+    size: int = 512,
+) -> list[HeadPortrait]:
+    """The ``rank``-th best portrait, or ``count`` that differ in where they look.
+
+    Args:
+        frames_FHWC: ``[F, H, W, 3]`` uint8, the frames that were analysed.
+        analysis: of those frames.
+        rank: 1 is the best; with ``count`` above 1 it has to be 1.
+        count: how many diverse ones, the best first.
+        background: ``built-in matte`` turns it white, ``keep`` leaves it.
+        masks_FHW: ``[1 or F, H, W]`` float, 1 on the person; used instead of the built-in matte.
+        size: side in pixels, a multiple of 16.
+
+    Raises:
+        SlotIDError: there are not that many candidates, the masks do not fit, or the matte failed.
+    """
+    check_size(size)
+    candidates = analysis.candidates
+    wanted = max(rank, count)
+    if wanted > len(candidates):
+        raise SlotIDError(
+            f"Portrait {wanted} was asked for, the clip has {len(candidates)} frames with a face. Ask for fewer, or "
+            "take a longer clip."
+        )
+    if rank > 1 and count > 1:
+        raise SlotIDError(
+            f"rank is {rank} and count is {count}: diverse portraits begin with the best, so set rank to 1."
+        )
+    if masks_FHW is not None and (
+        masks_FHW.shape[-2:] != frames_FHWC.shape[1:3] or masks_FHW.shape[0] not in (1, len(frames_FHWC))
+    ):
+        raise SlotIDError(
+            f"Got masks of shape {list(masks_FHW.shape)}, expected [1 or {len(frames_FHWC)}, {frames_FHWC.shape[1]}, "
+            f"{frames_FHWC.shape[2]}] like the frames."
+        )
+    chosen = candidates[rank - 1 : rank]
+    if count > 1:
+        indices = pick_diverse([c.score for c in candidates], [c.face for c in candidates], count)
+        chosen = [candidates[i] for i in indices]
+    portraits = []
+    for report in chosen:
+        mask_HW = None if masks_FHW is None else masks_FHW[report.index % len(masks_FHW)]
+        image_HWC, said = _portrait(frames_FHWC[report.index], report.face, background, mask_HW)
+        resized_HWC = resize(image_HWC.unsqueeze(0), size)[0]
+        portraits.append(
+            HeadPortrait(image_HWC=resized_HWC, frame_index=report.index, score=report.score, background=said)
+        )
+    return portraits
+
+
+def describe(portraits: Sequence[HeadPortrait]) -> str:
+    """A line a portrait, for people."""
+    return "\n".join(
+        f"Frame {p.frame_index}: score {p.score.total:.2f} (sharp {p.score.sharp:.2f}, frontal {p.score.frontal:.2f}, "
+        f"neutral {p.score.neutral:.2f}); {p.background}."
+        for p in portraits
+    )
+
+
+def _portrait(frame_HWC: Tensor, face: Face, background: str, mask_HW: Tensor | None) -> tuple[Tensor, str]:
+    (x, y), size = centre_and_size(face)
+    side = round(_SIDE * size)
+    left, top = round(float(x) - side / 2), round(float(y) - _UP * size - side / 2)
+    picture_HWC = _cut(frame_HWC, left, top, side, outside=255)
+    colour_HWC = picture_HWC.float() / 255
+    if mask_HW is not None:
+        mask_HW = _cut(mask_HW[..., None], left, top, side, outside=0)[..., 0]
+        said = "white outside the connected mask"
+    elif background == "keep":
+        return colour_HWC, "background kept"
+    else:
+        x0, y0, x1, y1 = face.box_xyxy
+        moved = Face(box_xyxy=(x0 - left, y0 - top, x1 - left, y1 - top), score=face.score)
+        mask_HW = person_matte(picture_HWC, moved)
+        said = "white by the built-in matte (GrabCut)"
+    return colour_HWC * mask_HW[..., None] + (1 - mask_HW[..., None]), said
+
+
+def _cut(picture_HWC: Tensor, left: int, top: int, side: int, outside: int) -> Tensor:
+    """A square that may reach out of the picture, filled with ``outside`` there."""
+    height, width = picture_HWC.shape[:2]
+    padding = (max(0, -left), max(0, left + side - width), max(0, -top), max(0, top + side - height))
+    padded_HWC = F.pad(picture_HWC, (0, 0, *padding), value=outside)
+    top, left = max(0, top), max(0, left)
+    return padded_HWC[top : top + side, left : left + side]

@@ -1,0 +1,140 @@
+"""What can be measured of one face in one frame: size, sharpness, light. And how good a portrait it would make.
+
+Shape letters: H W height and width of a frame, C channels (RGB), h w of a face crop, N candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from .faces.face import Face
+from .portrait import LUMA
+
+# Sharpness is measured on faces brought to one size, or a nearer face would always seem sharper.
+_FACE_SIDE = 96
+# A portrait's score falls to 1/e of itself at these angles.
+_YAW, _PITCH, _ROLL = 18.0, 20.0, 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceMeasures:
+    """Measured on the pixels inside a face box."""
+
+    size_px: float
+    """Longer side of the box."""
+    sharpness: float
+    """Standard deviation of the luma's Laplacian at one face size; compares frames of one clip."""
+    brightness: float
+    """Mean luma, 0 to 1."""
+    clipped: float
+    """Share of pixels that are black or white."""
+    inside: float
+    """Share of the box that lies inside the frame."""
+
+
+def measure_face(frame_HWC: Tensor, box_xyxy: tuple[float, float, float, float]) -> FaceMeasures:
+    """Measure one face of a uint8 frame. The box has to overlap the frame."""
+    height, width = frame_HWC.shape[:2]
+    x0, y0, x1, y1 = box_xyxy
+    left, top = max(0, round(x0)), max(0, round(y0))
+    right, bottom = min(width, max(left + 1, round(x1))), min(height, max(top + 1, round(y1)))
+    face_hwC = frame_HWC[top:bottom, left:right].float() / 255
+    luma_11hw = (face_hwC @ face_hwC.new_tensor(LUMA))[None, None]
+    standard_11hw = F.interpolate(luma_11hw, (_FACE_SIDE, _FACE_SIDE), mode="bilinear", antialias=True)
+    kernel_1133 = luma_11hw.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return FaceMeasures(
+        size_px=max(x1 - x0, y1 - y0),
+        sharpness=float(F.conv2d(standard_11hw, kernel_1133).std()),
+        brightness=float(luma_11hw.mean()),
+        clipped=float(((luma_11hw < 0.02) | (luma_11hw > 0.98)).float().mean()),
+        inside=(right - left) * (bottom - top) / max(1.0, (x1 - x0) * (y1 - y0)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitScore:
+    """How good a portrait a frame makes; each part from 0 to 1, and their weighted geometric mean."""
+
+    sharp: float
+    frontal: float
+    neutral: float
+    large: float
+    exposed: float
+    unhidden: float
+    total: float
+
+
+_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "large": 0.3, "exposed": 0.5, "unhidden": 0.7}
+
+
+def score_portraits(
+    faces: Sequence[Face], measures: Sequence[FaceMeasures], likeness: Mapping[int, float]
+) -> list[PortraitScore]:
+    """Score candidates of one person against each other.
+
+    Args:
+        faces: the detected faces.
+        measures: of the same faces.
+        likeness: cosine of a face's embedding with the person's mean, by position in ``faces``, for those that were
+            compared. The others count as half hidden once any is compared, so that they can't overtake them.
+    """
+    sharpness_N = np.array([m.sharpness for m in measures])
+    size_N = np.array([m.size_px for m in measures])
+    # Against the best few and not the best one, so that a single noisy frame does not make all others seem bad.
+    sharp_N = np.clip(sharpness_N / max(1e-9, np.quantile(sharpness_N, 0.9)), 0, 1)
+    large_N = np.clip(size_N / np.quantile(size_N, 0.9), 0, 1)
+    likest = max(likeness.values(), default=0.0)
+    scores = []
+    for i, (face, measured) in enumerate(zip(faces, measures, strict=True)):
+        # Cosines of one person lie close together: a tenth below the best is a covered or distorted face.
+        alike = 1.0 if not likeness else np.clip(1 - 10 * (likest - likeness[i]), 0, 1) if i in likeness else 0.5
+        parts = {
+            "sharp": float(sharp_N[i]) ** 1.5,
+            "frontal": _frontal(face),
+            "neutral": _neutral(face),
+            "large": float(large_N[i]),
+            "exposed": _exposed(measured),
+            "unhidden": float(alike) * measured.inside,
+        }
+        logs = [weight * np.log(max(parts[name], 1e-6)) for name, weight in _WEIGHTS.items()]
+        scores.append(PortraitScore(**parts, total=float(np.exp(sum(logs) / sum(_WEIGHTS.values())))))
+    return scores
+
+
+def _frontal(face: Face) -> float:
+    if face.pose is None:
+        return 1.0
+    angles = face.pose.yaw / _YAW, face.pose.pitch / _PITCH, face.pose.roll / _ROLL
+    return float(np.exp(-sum(angle**2 for angle in angles)))
+
+
+def _neutral(face: Face) -> float:
+    if face.expression is None:
+        return 1.0
+    e = face.expression
+    return float(np.clip(e.eyes_open / 0.5, 0, 1) * (1 - 0.9 * e.mouth_open) * (1 - 0.6 * e.smile))
+
+
+def _exposed(measured: FaceMeasures) -> float:
+    dark, bright = measured.brightness / 0.3, (1 - measured.brightness) / 0.15
+    return float(np.clip(min(dark, bright), 0, 1) * (1 - measured.clipped))
+
+
+def pick_diverse(scores: Sequence[PortraitScore], faces: Sequence[Face], count: int) -> list[int]:
+    """Indices of the best candidate and then of ``count - 1`` more that differ from those before in where they look.
+
+    Each further one trades score against distance in yaw and pitch, both in units of 20 degrees, 1 at most.
+    """
+    angles_N2 = np.array([[f.pose.yaw, f.pose.pitch] if f.pose else [0.0, 0.0] for f in faces]) / 20.0
+    # In other directions a face is not frontal: without the angle, only its quality counts.
+    quality_N = np.array([s.total / max(s.frontal, 1e-6) ** (1.5 / sum(_WEIGHTS.values())) for s in scores])
+    chosen = [int(np.argmax([s.total for s in scores]))]
+    while len(chosen) < min(count, len(scores)):
+        distance_N = np.linalg.norm(angles_N2[:, None] - angles_N2[chosen][None], axis=-1).min(axis=1)
+        gain_N = quality_N * np.minimum(distance_N, 1.0)
+        gain_N[chosen] = -np.inf
+        chosen.append(int(np.argmax(gain_N)))
+    return chosen

@@ -1,0 +1,103 @@
+"""Pictures of an analysis: the contact sheet, and the people with their numbers.
+
+Shape letters: F frames, H W height and width, C channels (RGB).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .track import People, centre_and_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .analyse import Analysis, FrameReport
+    from .faces.face import Face
+
+_CELL, _CAPTION, _GAP, _COLUMNS = 160, 46, 8, 6
+_KEPT, _DROPPED, _BEST, _INK, _PAPER = (60, 150, 80), (200, 60, 50), (40, 90, 200), (30, 30, 30), (250, 250, 248)
+
+
+def contact_sheet(analysis: Analysis, frames_FHWC: Tensor) -> Tensor:
+    """Every frame that was looked at: green if it is in the clip, red with the reason if not, blue for the portrait.
+
+    Returns:
+        ``[H, W, 3]`` uint8.
+    """
+    best = analysis.candidates[0].index
+    shown = [analysis.frames[i] for i in analysis.people.looked_at]
+    cells = [_cell(frames_FHWC[report.index], report, best) for report in shown]
+    return _grid(cells, analysis.describe().splitlines())
+
+
+def people_sheet(people: People, frames_FHWC: Tensor) -> Tensor:
+    """One picture a person with the number that ``person_index`` takes. ``[H, W, 3]`` uint8."""
+    cells = []
+    for number, person in enumerate(people.persons, start=1):
+        index, face = max(person.faces.items(), key=lambda item: item[1].score)
+        lines = [f"person {number}", f"{len(person.faces)} of {len(people.looked_at)} frames"]
+        cells.append(_framed(_around(frames_FHWC[index], face), lines, _BEST))
+    return _grid(cells, ["Set person_index to one of these numbers."])
+
+
+def _cell(frame_HWC: Tensor, report: FrameReport, best: int) -> Image.Image:
+    lines = [f"frame {report.index}"]
+    if report.dropped is not None:
+        lines[0] += f": {report.dropped}"
+    elif report.face is None:
+        lines.append("face between frames")
+    if report.face is not None and report.face.pose is not None:
+        pose = report.face.pose
+        lines.append(f"yaw {pose.yaw:+.0f}  pitch {pose.pitch:+.0f}")
+    if report.score is not None:
+        s = report.score
+        lines.append(f"portrait {s.total:.2f}" + (", the best" if report.index == best else f"  sharp {s.sharp:.2f}"))
+    colour = _BEST if report.index == best else _KEPT if report.dropped is None else _DROPPED
+    return _framed(_around(frame_HWC, report.face), lines, colour)
+
+
+def _around(frame_HWC: Tensor, face: Face | None) -> Image.Image:
+    """The square around a face at twice its size, or the whole frame, letterboxed."""
+    from PIL import Image
+
+    picture = Image.fromarray(frame_HWC.numpy())
+    if face is not None:
+        (x, y), size = centre_and_size(face)
+        picture = picture.crop((round(x - size), round(y - size), round(x + size), round(y + size)))
+    picture.thumbnail((_CELL, _CELL))
+    cell = Image.new("RGB", (_CELL, _CELL), _PAPER)
+    cell.paste(picture, ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2))
+    return cell
+
+
+def _framed(picture: Image.Image, lines: list[str], colour: tuple[int, int, int]) -> Image.Image:
+    from PIL import Image, ImageDraw, ImageFont
+
+    cell = Image.new("RGB", (_CELL, _CELL + _CAPTION), _PAPER)
+    cell.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(cell)
+    draw.rectangle((0, 0, _CELL - 1, _CELL - 1), outline=colour, width=4)
+    for row, line in enumerate(lines):
+        draw.text((2, _CELL + 2 + 14 * row), line, fill=colour if row == 0 else _INK, font=ImageFont.load_default(12))
+    return cell
+
+
+def _grid(cells: list[Image.Image], header: list[str]) -> Tensor:
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns = min(_COLUMNS, max(3, len(cells)))
+    rows = -(-len(cells) // columns)
+    top = _GAP + 18 * len(header) + _GAP
+    width = _GAP + columns * (_CELL + _GAP)
+    sheet = Image.new("RGB", (width, top + rows * (_CELL + _CAPTION + _GAP)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(header):
+        draw.text((_GAP, _GAP + 18 * row), line, fill=_INK, font=ImageFont.load_default(14))
+    for i, cell in enumerate(cells):
+        sheet.paste(cell, (_GAP + i % columns * (_CELL + _GAP), top + i // columns * (_CELL + _CAPTION + _GAP)))
+    return torch.from_numpy(np.array(sheet))

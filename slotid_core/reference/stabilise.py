@@ -1,0 +1,130 @@
+"""A square crop that follows a face without jitter and without zoom pumping.
+
+Shape letters: F frames, K observations, H W height and width, C channels (RGB).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import SlotIDError
+from .crop import check_size
+
+# A head in conversation moves below this; a detector's jitter is spread over all frequencies.
+_FOLLOW_HZ = 0.6
+_ZOOM_HZ = 0.1
+# Below this ratio of the largest to the smallest face the side stays the same for the whole clip.
+_STEADY_RATIO = 1.3
+_REWEIGHTINGS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropPath:
+    """One square a frame, in pixels of the frames, with fractions."""
+
+    centre_F2: np.ndarray
+    """x and y."""
+    side_F: np.ndarray
+
+
+def stable_path(
+    boxes: Mapping[int, tuple[float, float, float, float]],
+    *,
+    frames: int,
+    width: int,
+    height: int,
+    fps: float,
+    margin: float,
+) -> CropPath:
+    """Squares around observed face boxes, smooth over all frames and inside the frame.
+
+    Centres are smoothed by penalised least squares (third differences, so steady motion is followed without lag) with
+    outliers weighted down. The side is constant unless the face grows or shrinks by more than a third over the clip.
+
+    Args:
+        boxes: face box ``x0, y0, x1, y1`` by frame index; at least one. Frames between are interpolated.
+        frames: length of the clip.
+        width: of the frames.
+        height: of the frames.
+        fps: frames per second.
+        margin: side of the square as a multiple of the face's longer side.
+    """
+    assert boxes, "a path needs at least one observed face"
+    at_K = np.array(sorted(boxes))
+    box_K4 = np.array([boxes[i] for i in at_K], dtype=np.float64)
+    centre_K2 = (box_K4[:, :2] + box_K4[:, 2:]) / 2
+    size_K = (box_K4[:, 2:] - box_K4[:, :2]).max(axis=1)
+
+    smooth_F2 = np.stack([_smooth(at_K, centre_K2[:, axis], frames, _FOLLOW_HZ / fps) for axis in (0, 1)], axis=1)
+    size_F = np.exp(_smooth(at_K, np.log(size_K), frames, _ZOOM_HZ / fps))
+    if size_F.max() / size_F.min() < _STEADY_RATIO:
+        size_F = np.full(frames, np.median(size_K))
+    side_F = margin * size_F
+
+    # However far the head moved between the smoothed centres, the face itself stays in the picture.
+    reach_K = np.abs(box_K4.reshape(-1, 2, 2) - smooth_F2[at_K][:, None]).max(axis=(1, 2))
+    fitting_K = reach_K <= 2 * size_K  # farther out it was another face or a false alarm
+    if fitting_K.any():
+        side_F = side_F * max(1.0, float((2 * reach_K / side_F[at_K])[fitting_K].max()))
+    side_F = np.minimum(side_F, min(width, height))
+    half_F1 = side_F[:, None] / 2
+    return CropPath(centre_F2=np.clip(smooth_F2, half_F1, np.array([width, height]) - half_F1), side_F=side_F)
+
+
+def crop_along(frames_FHWC: Tensor, path: CropPath, size: int) -> Tensor:
+    """Cut the path's squares out, at fractions of a pixel, antialiased.
+
+    Args:
+        frames_FHWC: ``[F, H, W, 3]`` uint8.
+        path: one square a frame.
+        size: side of the result in pixels, a multiple of 16.
+
+    Returns:
+        ``[F, size, size, 3]`` float32 in [0, 1].
+
+    Raises:
+        SlotIDError: ``size`` is not a multiple of 16, or the path has another length.
+    """
+    check_size(size)
+    if len(path.side_F) != len(frames_FHWC):
+        raise SlotIDError(f"Got a path of {len(path.side_F)} squares for {len(frames_FHWC)} frames, expected as many.")
+    height, width = frames_FHWC.shape[1:3]
+    out_FHWC = torch.empty(len(frames_FHWC), size, size, 3)
+    for frame_HWC, centre_2, side, out_HWC in zip(frames_FHWC, path.centre_F2, path.side_F, out_FHWC, strict=True):
+        # Several samples a pixel and then their mean: bilinear sampling alone would alias when it shrinks.
+        samples = size * max(1, int(np.ceil(side / size)))
+        offset = (torch.arange(samples, dtype=torch.float32) + 0.5) / samples - 0.5
+        x = (float(centre_2[0]) + offset * float(side)) / width * 2 - 1
+        y = (float(centre_2[1]) + offset * float(side)) / height * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        picture_1CHW = frame_HWC.permute(2, 0, 1).unsqueeze(0).float() / 255
+        sampled = F.grid_sample(picture_1CHW, grid.unsqueeze(0), padding_mode="border", align_corners=False)
+        out_HWC.copy_(F.avg_pool2d(sampled, samples // size)[0].permute(1, 2, 0))
+    return out_FHWC.clamp_(0, 1)
+
+
+def _smooth(at_K: np.ndarray, value_K: np.ndarray, frames: int, cutoff: float) -> np.ndarray:
+    """Whittaker smoothing of scattered values to one a frame; ``cutoff`` in cycles a frame is halved in amplitude."""
+    if len(at_K) < 4:
+        return np.interp(np.arange(frames), at_K, value_K)
+    third_differences = np.diff(np.eye(frames), n=3, axis=0)
+    # An observation every few frames weighs as if it stood for all of them.
+    density = frames / len(at_K)
+    penalty = 1 / (2 * np.sin(np.pi * cutoff)) ** 6 * third_differences.T @ third_differences
+    weight_K = np.ones(len(at_K))
+    smooth_F = np.zeros(frames)
+    for _ in range(_REWEIGHTINGS):
+        weights_F, target_F = np.zeros(frames), np.zeros(frames)
+        weights_F[at_K] = density * weight_K
+        target_F[at_K] = density * weight_K * value_K
+        smooth_F = np.linalg.solve(np.diag(weights_F) + penalty, target_F)
+        residual_K = np.abs(value_K - smooth_F[at_K])
+        scale = 1.4826 * np.median(residual_K) + 1e-9
+        weight_K = np.clip(1 - (residual_K / (4.685 * scale)) ** 2, 0, None) ** 2  # Tukey's biweight
+        if weight_K.sum() < 4:
+            break
+    return smooth_F

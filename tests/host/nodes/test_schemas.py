@@ -1,0 +1,89 @@
+"""What the frontend is told about the nodes: ids, inputs, texts, help pages and translations agree."""
+
+import inspect
+import json
+
+import pytest
+
+NODES = [
+    "SlotIDLoadModel",
+    "SlotIDLoadReferenceClip",
+    "SlotIDExtractPortrait",
+    "SlotIDEncode",
+    "SlotIDApply",
+    "SlotIDDemoPrompt",
+]
+
+
+@pytest.fixture(params=NODES)
+def node(nodes, request):
+    return nodes[request.param]
+
+
+def test_the_pack_lists_its_nodes(nodes):
+    assert list(nodes) == NODES
+
+
+def test_the_id_is_the_class_name(node):
+    schema = node.GET_SCHEMA()
+    assert schema.node_id == node.__name__
+    assert schema.category == "SlotID"
+    assert schema.display_name and schema.description and schema.search_aliases
+
+
+def test_inputs_are_the_parameters_of_execute(node):
+    parameters = inspect.signature(node.execute).parameters
+    inputs = {slot.id: slot for slot in node.GET_SCHEMA().inputs}
+    assert set(inputs) == set(parameters)
+    for name, slot in inputs.items():
+        assert slot.optional == (parameters[name].default is None), name
+
+
+def test_every_input_and_output_has_a_tooltip(node):
+    schema = node.GET_SCHEMA()
+    for slot in (*schema.inputs, *schema.outputs):
+        assert slot.tooltip and slot.tooltip.endswith("."), slot.id
+
+
+def test_every_number_has_a_range_that_holds_its_default(node):
+    for slot in node.GET_SCHEMA().inputs:
+        if slot.io_type in ("INT", "FLOAT"):
+            assert slot.min <= slot.default <= slot.max, slot.id
+            if slot.io_type == "INT" and slot.step:
+                assert (slot.default - slot.min) % slot.step == 0, f"{slot.id}: the arrows leave its default for good"
+
+
+def test_the_help_page_names_the_node_and_its_inputs(node, repo_root):
+    page = (repo_root / "web" / "docs" / f"{node.__name__}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {node.GET_SCHEMA().display_name}\n")
+    # A table may give the four sides of the box as `box_x ... box_height`.
+    missing = [slot.id for slot in node.GET_SCHEMA().inputs if slot.id not in page]
+    assert [name for name in missing if name not in ("box_y", "box_width")] == []
+
+
+def test_no_help_page_is_left_over(repo_root):
+    assert sorted(path.stem for path in (repo_root / "web" / "docs").iterdir()) == sorted(NODES)
+
+
+def definition(node) -> dict:
+    """The node's texts in the shape of the frontend's locale files."""
+    schema = node.GET_SCHEMA()
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {slot.id: {"name": slot.id, "tooltip": slot.tooltip} for slot in schema.inputs},
+        "outputs": {
+            str(index): {"name": slot.display_name or slot.id, "tooltip": slot.tooltip}
+            for index, slot in enumerate(schema.outputs)
+        },
+    }
+
+
+def test_the_english_texts_are_the_schemas(nodes, repo_root, tmp_path):
+    """On failure the file to copy to locales/en is the one that the message names."""
+    path = repo_root / "locales" / "en" / "nodeDefs.json"
+    right = tmp_path / "nodeDefs.json"
+    expected = {name: definition(node) for name, node in nodes.items()}
+    right.write_text(json.dumps(expected, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = path.read_text(encoding="utf-8") if path.is_file() else ""
+    assert found == right.read_text(encoding="utf-8"), f"{path} should be as {right}"

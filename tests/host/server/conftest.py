@@ -1,0 +1,229 @@
+"""A real ComfyUI server, headless on the CPU, with the pack installed as a user has it and folders of its own."""
+
+import copy
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+# As the registry and most users name it. A hyphen is what breaks packs that import themselves absolutely.
+PACK_FOLDER = "slot-id"
+START_TIMEOUT, RUN_TIMEOUT = 180, 120
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a prompt ended."""
+
+    outputs: dict
+    """By node id, what the node showed: files, texts."""
+    error: dict | None
+    """What ComfyUI reports of the node that failed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and its base folder."""
+
+    process: subprocess.Popen
+    port: int
+    base: Path
+    log_file: Path
+    pack: str = PACK_FOLDER
+
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
+            return response.read()
+
+    def json(self, path: str):
+        return json.loads(self.get(path))
+
+    def submit(self, graph: dict) -> dict:
+        """POST /prompt: the server's answer, also when it refuses the graph."""
+        body = json.dumps({"prompt": graph}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.loads(response.read())
+        except urllib.error.HTTPError as refusal:
+            return json.loads(refusal.read())
+
+    def run(self, graph: dict) -> Run:
+        """Run a graph in API format to its end."""
+        answer = self.submit(graph)
+        assert "prompt_id" in answer, answer
+        for _ in range(RUN_TIMEOUT * 20):
+            history = self.json(f"/history/{answer['prompt_id']}")
+            if history:
+                entry = history[answer["prompt_id"]]
+                errors = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+                return Run(entry["outputs"], errors[0] if errors else None)
+            assert self.process.poll() is None, self.log()
+            time.sleep(0.05)
+        pytest.fail(f"the graph took more than {RUN_TIMEOUT} s\n{self.log()}")
+
+
+@pytest.fixture(scope="session")
+def server(comfy_root, repo_root, tmp_path_factory):
+    base = tmp_path_factory.mktemp("server")
+    _fill(base, repo_root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = base / "server.log"
+    options = ["--cpu", "--port", str(port), "--base-directory", str(base), "--disable-api-nodes"]
+    # The default database lies in the checkout.
+    options += ["--database-url", "sqlite:///:memory:"]
+    # The models are tiny: threads would only wait for each other, and long ones where the machine is busy.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    with log.open("wb") as stream:
+        command = [sys.executable, str(comfy_root / "main.py"), *options]
+        process = subprocess.Popen(command, cwd=base, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+    running = Server(process, port, base, log)
+    try:
+        _wait(running)
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(server: Server) -> None:
+    end = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < end:
+        assert server.process.poll() is None, f"the server ended while starting\n{server.log()}"
+        try:
+            server.get("/system_stats")
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start in {START_TIMEOUT} s\n{server.log()}")
+
+
+def _fill(base: Path, repo_root: Path) -> None:
+    """The demo's files by the demo's own writer, untrained weights, a LoRA, and two packs."""
+    from safetensors.torch import save_file
+
+    from slotid_core.checkpoint import save_weights, untrained_weights
+    from training.demo_models import write_demo_models
+
+    for folder in ("models/loras", "input", "output", "temp", "user", "custom_nodes"):
+        (base / folder).mkdir(parents=True)
+    (base / "main.py").touch()  # what tells write_demo_models that this is a ComfyUI folder
+    write_demo_models(base)
+    save_weights(base / "models" / "slotid" / "untrained.safetensors", untrained_weights("tiny"))
+    save_file(_lora(), base / "models" / "loras" / "somebodys.safetensors")
+    install_pack(repo_root, base / "custom_nodes" / PACK_FOLDER)
+    shutil.copy(HERE / "other_pack.py", base / "custom_nodes" / "other_pack.py")
+
+
+def _lora() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    state = {}
+    for name, out in (("blocks.0.cross_attn.k", 256), ("blocks.1.ffn.0", 512)):
+        state[f"diffusion_model.{name}.lora_A.weight"] = torch.randn(4, 256, generator=generator) * 0.1
+        state[f"diffusion_model.{name}.lora_B.weight"] = torch.randn(out, 4, generator=generator) * 0.1
+    return state
+
+
+def install_pack(repo_root: Path, target: Path) -> None:
+    """A copy of what ComfyUI's registry would install: the repository less hidden files and ``.comfyignore``."""
+    lines = (repo_root / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    ignored = {line.strip().strip("/") for line in lines if line.strip() and not line.startswith("#")}
+    built = {"outputs", "build", "dist"}
+
+    def leave_out(folder: str, names: list[str]) -> set[str]:
+        top = ignored | built if Path(folder) == repo_root else set()
+        return {n for n in names if n.startswith(".") or n.endswith((".egg-info", "__pycache__")) or n in top}
+
+    shutil.copytree(repo_root, target, ignore=leave_out)
+
+
+@pytest.fixture(scope="session")
+def twins() -> dict[str, dict]:
+    """The workflows in API format, as the frontend makes it of them, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (HERE / "graphs").glob("*.json")}
+
+
+class Graph(dict):
+    """A graph in API format that is edited by node type."""
+
+    def id(self, class_type: str) -> str:
+        """The id of the one node of this type."""
+        (found,) = (key for key, node in self.items() if node["class_type"] == class_type)
+        return found
+
+    def set(self, class_type: str, **inputs) -> "Graph":
+        self[self.id(class_type)]["inputs"].update(inputs)
+        return self
+
+    def add(self, class_type: str, **inputs) -> str:
+        """A new node; returns its id."""
+        key = str(1 + max(map(int, self)))
+        self[key] = {"class_type": class_type, "inputs": inputs}
+        return key
+
+    def insert(self, before: str, class_type: str, **inputs) -> None:
+        """A node that takes the MODEL on its way into the node of type ``before``."""
+        target = self[self.id(before)]["inputs"]
+        target["model"] = [self.add(class_type, model=target["model"], **inputs), 0]
+
+    def bypass(self, class_type: str) -> None:
+        """What the frontend sends for a bypassed model node: the node is not there."""
+        gone = self.id(class_type)
+        model = self.pop(gone)["inputs"]["model"]
+        for node in self.values():
+            for name, value in node["inputs"].items():
+                if value == [gone, 0]:
+                    node["inputs"][name] = model
+
+    def save_latent(self) -> None:
+        """Save the sampler's latents, and make no video of them."""
+        for class_type in ("VAEDecode", "CreateVideo", "SaveVideo"):
+            del self[self.id(class_type)]
+        self.add("SaveLatent", samples=[self.id("KSampler"), 0], filename_prefix="latents")
+
+
+@pytest.fixture
+def demo_graph(twins) -> Graph:
+    """The demo workflow with everything as small as it goes."""
+    graph = Graph(copy.deepcopy(twins["slotid_demo"]))
+    graph.set("SlotIDLoadReferenceClip", frame_count=17, size=64)
+    graph.set("SlotIDExtractPortrait", size=64)
+    graph.set("EmptyHunyuanLatentVideo", width=64, height=64, length=17)
+    graph.set("KSampler", steps=2)
+    return graph
+
+
+@pytest.fixture
+def latents(server):
+    """``latents(graph)``: what the sampler of a graph makes."""
+    from safetensors.torch import load_file
+
+    def function(graph: Graph) -> torch.Tensor:
+        graph.save_latent()
+        run = server.run(graph)
+        assert run.error is None, run.error
+        (saved,) = run.outputs[graph.id("SaveLatent")]["latents"]
+        return load_file(server.base / "output" / saved["subfolder"] / saved["filename"])["latent_tensor"]
+
+    return function

@@ -1,0 +1,91 @@
+"""What a freshly started server makes of the installed pack: nodes, templates, help, texts; and no error."""
+
+import inspect
+import json
+
+import pytest
+
+DISPLAY_NAMES = {
+    "SlotIDLoadModel": "Load Slot-ID Model",
+    "SlotIDLoadReferenceClip": "Load Reference Clip",
+    "SlotIDExtractPortrait": "Extract Portrait",
+    "SlotIDEncode": "Encode Slot-ID",
+    "SlotIDApply": "Apply Slot-ID to Wan",
+    "SlotIDDemoPrompt": "Slot-ID Demo Prompt",
+}
+
+
+@pytest.fixture(scope="module")
+def info(server) -> dict:
+    return server.json("/object_info")
+
+
+def test_the_pack_loads_without_a_complaint(server):
+    log = server.log()
+    # A pack that fails is listed with "(IMPORT FAILED)" and a traceback above.
+    assert f"custom_nodes{'/'}{server.pack}" in log.replace("\\", "/")
+    for complaint in ("IMPORT FAILED", "Traceback", "Cannot import", "slotid: "):
+        assert complaint not in log
+
+
+def test_the_nodes_are_listed(info, server):
+    ours = {name: node for name, node in info.items() if node["python_module"] == f"custom_nodes.{server.pack}"}
+    assert {name: node["display_name"] for name, node in ours.items()} == DISPLAY_NAMES
+    assert {node["category"] for node in ours.values()} == {"SlotID"}
+
+
+def test_the_listed_inputs_are_the_parameters_of_execute(info, pack):
+    import asyncio
+
+    async def listed():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    for node in asyncio.run(listed()):
+        inputs = info[node.__name__]["input"]
+        names = [*inputs.get("required", {}), *inputs.get("optional", {})]
+        assert sorted(names) == sorted(inspect.signature(node.execute).parameters)
+
+
+def test_files_are_offered_in_the_widgets(info):
+    weights = info["SlotIDLoadModel"]["input"]["required"]["model_name"][1]["options"]
+    assert weights == [
+        "slotid_demo.safetensors",
+        "untrained.safetensors",
+        "untrained (Wan 14B)",
+        "untrained (Wan 1.3B)",
+    ]
+    video = info["SlotIDLoadReferenceClip"]["input"]["required"]["video"][1]
+    assert video["options"] == ["slotid_demo_clip.mp4"] and video["video_upload"] is True
+
+
+def test_the_workflows_are_templates_with_pictures(server, repo_root):
+    names = server.json("/workflow_templates")[server.pack]
+    assert sorted(names) == ["slotid_demo", "slotid_wan2.1_t2v_14b"]
+    for name in names:
+        for suffix in ("json", "jpg"):
+            served = server.get(f"/api/workflow_templates/{server.pack}/{name}.{suffix}")
+            assert served == (repo_root / "workflows" / f"{name}.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("node", DISPLAY_NAMES)
+def test_the_help_page_is_served(server, node):
+    page = server.get(f"/extensions/{server.pack}/docs/{node}.md").decode()
+    assert page.startswith(f"# {DISPLAY_NAMES[node]}")
+
+
+def test_the_texts_are_served(server, repo_root):
+    texts = json.loads((repo_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert server.json("/i18n")["en"]["nodeDefs"] == texts
+
+
+def test_no_javascript_is_served(server):
+    """The pack needs none; each file would run in every user's browser."""
+    assert [path for path in server.json("/extensions") if f"/{server.pack}/" in path] == []
+
+
+def test_the_pack_brings_its_own_core(server):
+    """An absolute import would work here, where slotid_core is installed, and fail on a user's machine."""
+    run = server.run(
+        {"1": {"class_type": "OtherModules", "inputs": {"names": "nodes slotid_core training diffusers insightface"}}}
+    )
+    assert run.outputs["1"]["text"] == ["nodes"]

@@ -1,0 +1,212 @@
+"""sample.py from its command line, with tiny settings."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from slotid_core import identify
+from slotid_core.checkpoint import bundle, load_weights, save_weights, untrained_weights
+from slotid_core.config import SlotIDConfig
+from slotid_core.identity_file import load_identity
+from slotid_core.lora import untrained_lora
+from slotid_core.model import SlotID
+from slotid_core.reference import read_clip
+from training import media, sample, sample_args
+from training.demo_models import CLIP_FILE, SLOTID_FILE, VAE_FILE, WAN_FILE, write_demo_models
+
+TINY = ["--size", "32x48", "--frames", "5", "--steps", "2", "--clip-frames", "5"]
+
+
+@pytest.fixture(scope="module")
+def comfy_folder(tmp_path_factory):
+    """A folder that looks like ComfyUI's, with the demo's models in it."""
+    root = tmp_path_factory.mktemp("ComfyUI")
+    (root / "models").mkdir()
+    assert write_demo_models(root) == [
+        root / "models" / "diffusion_models" / WAN_FILE,
+        root / "models" / "vae" / VAE_FILE,
+        root / "models" / "slotid" / SLOTID_FILE,
+        root / "input" / CLIP_FILE,
+    ]
+    return root
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """``demo(name, *options)`` -> the video's frames before compression. Files go to ``demo.root / name``."""
+    root, videos, write_mp4 = tmp_path_factory.mktemp("demo"), [], media.write_mp4
+
+    def record(path, frames_FHWC, fps):
+        videos.append(frames_FHWC.astype(float))
+        write_mp4(path, frames_FHWC, fps)
+
+    def run(name, *options):
+        assert sample.main(["--demo", *TINY, "--out", str(root / name), *map(str, options)]) == 0
+        return videos[-1]
+
+    run.root = root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "write_mp4", record)
+        patch.setattr(identify, "CLIP_SIDE", 64)  # a sixteenth of the VAE's work
+        patch.setattr(identify, "PORTRAIT_SIDE", 64)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def base(demo, drawn_clips):
+    """The video of person A."""
+    return demo("base", "--clip", drawn_clips[0])
+
+
+def difference(a, b):
+    """Mean distance in grey levels."""
+    return float(np.abs(a - b).mean())
+
+
+# Matrix products differ in their last bits with where in memory their operands lie, and then a few pixels round
+# differently.
+SAME = 0.01
+
+
+def test_the_demo_from_a_shell_in_another_folder(repo_root, tmp_path):
+    command = [sys.executable, str(repo_root / "training" / "sample.py"), "--demo", *TINY, "--compare"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM WEIGHTS" in done.stdout and "no identity will appear" in done.stdout
+    assert "Sampling: 100%" in done.stderr
+
+    out = tmp_path / "outputs"
+    video, sheet, person = (out / f"slotid_demo_seed0{suffix}" for suffix in (".mp4", ".png", ".safetensors"))
+    assert sorted(out.iterdir()) == sorted([video, sheet, person, out / CLIP_FILE])
+    for path in (video, sheet, person):
+        assert str(path.relative_to(tmp_path)) in done.stdout
+    clip = read_clip(video, frames=5)
+    assert (clip.source.width, clip.source.height, clip.source.source_fps) == (32, 48, 16)
+    assert Image.open(sheet).width > 1000
+    assert load_identity(person).embedding.clip_tokens_BSE.shape == (1, 6, 4096)
+
+
+def test_another_person_gives_another_video(demo, base, drawn_clips):
+    assert difference(base, demo("person", "--clip", drawn_clips[1])) > 2
+
+
+def test_another_prompt_gives_another_video(demo, base, drawn_clips):
+    assert difference(base, demo("prompt", "--clip", drawn_clips[0], "--prompt", "a dog sleeps")) > 2
+
+
+def test_without_strength_the_person_does_not_matter(demo, base, drawn_clips):
+    a, b = (demo(path.stem, "--clip", path, "--strength", 0) for path in drawn_clips)
+    assert difference(a, b) < SAME
+    assert difference(a, base) > 2
+    without_lora = demo("lora", "--clip", drawn_clips[0], "--strength", 0, "--lora-strength", 0)
+    assert difference(a, without_lora) > 1  # the LoRA stays on at strength 0
+
+
+def test_models_from_files_are_the_demos_own(demo, base, comfy_folder, drawn_clips):
+    """Same weights through --transformer, --vae and --weights, in ComfyUI's naming: the same video."""
+    models = comfy_folder / "models"
+    files = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
+    files += ["--weights", models / "slotid" / SLOTID_FILE]
+    assert difference(base, demo("files", "--clip", drawn_clips[0], *files)) < SAME
+
+
+def test_text_tokens_from_a_file(demo, base, tmp_path, drawn_clips):
+    paths = [tmp_path / name for name in ("positive.safetensors", "negative.safetensors")]
+    for path in paths:
+        save_file({"tokens": torch.randn(1, 6, 4096)}, path)
+    options = ["--text-embeds", paths[0], "--negative-embeds", paths[1]]
+    assert difference(base, demo("text", "--clip", drawn_clips[0], *options)) > 2
+
+
+def test_the_box_chooses_what_is_read(demo, base, drawn_clips):
+    assert difference(base, demo("part", "--clip", drawn_clips[0], "--box", "16,8,30,32")) > 0.5
+
+
+def test_the_identity_file_names_its_weights(demo, base, comfy_folder):
+    weights = load_weights(comfy_folder / "models" / "slotid" / SLOTID_FILE)
+    person = load_identity(demo.root / "base" / "slotid_demo_seed0.safetensors")
+    assert person.weights_hash == weights.sha256
+    assert person.thumbnail_HWC.shape == (128, 128, 3)
+
+
+def test_untrained_weights_say_so(capsys, demo, tmp_path, comfy_folder, drawn_clips):
+    path = tmp_path / "untrained.safetensors"
+    save_weights(path, untrained_weights("tiny"))
+    models = comfy_folder / "models"
+    arguments = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
+    arguments += ["--weights", path, "--clip", drawn_clips[0], "--out", tmp_path, *TINY]
+    assert sample.main([str(argument) for argument in arguments]) == 0
+    said = capsys.readouterr().out
+    assert "NO IDENTITY WILL APPEAR" in said
+    assert "hashed words" in said  # these tokens mean nothing to a real Wan
+
+
+def test_weights_for_another_wan(capsys, tmp_path, drawn_clips):
+    config = SlotIDConfig.preset("tiny").replace(backbone={"blocks": 5})
+    lora = untrained_lora(config.lora, config.backbone, None)
+    save_weights(tmp_path / "five.safetensors", bundle(SlotID(config), lora, {}))
+    arguments = ["--demo", "--clip", drawn_clips[0], "--weights", tmp_path / "five.safetensors", "--out", tmp_path]
+    assert sample.main([*map(str, arguments), *TINY]) == 1
+    said = capsys.readouterr()
+    assert "5 blocks" in said.err and "4 blocks" in said.err
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clip", "nothing.mp4"], "nothing.mp4"),
+        (["--frames", "6"], "6 frames"),
+        (["--size", "30x30"], "30 x 30"),
+        (["--steps", "0"], "steps = 0"),
+        (["--weights", "nothing.safetensors"], "nothing.safetensors"),
+        (["--transformer", "nothing"], "no file or folder nothing"),
+        (["--device", "warp"], "'warp' can't be used"),
+    ],
+)
+def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, message):
+    arguments = ["--demo", "--clip", str(drawn_clips[0]), *TINY, "--out", str(tmp_path), *options]
+    assert sample.main(arguments) == 1
+    said = capsys.readouterr()
+    assert message in said.err and "Traceback" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "needed: --clip, --transformer, --vae, --weights; or --demo"),
+        (["--demo", "--size", "big"], "got 'big'"),
+        (["--demo", "--box", "1,2,3"], "got '1,2,3'"),
+        (["--demo", "--text-embeds", "x"], "--negative-embeds"),
+        (["--demo", "--dtype", "bfloat16"], "float32"),
+    ],
+)
+def test_options_that_make_no_sense(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        sample.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_defaults_follow_the_models():
+    assert sample_args.parse(["--demo"]).frames == 33
+    files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"]
+    real = sample_args.parse(files)
+    assert (real.size, real.frames, real.steps) == ((720, 480), 65, 30)
+    assert sample_args.parse([*files, "--steps", "7"]).steps == 7
+
+
+def test_install_demo_needs_a_comfyui(capsys, tmp_path, comfy_folder):
+    assert sample.main(["--install-demo", str(tmp_path / "elsewhere")]) == 1
+    assert "not a ComfyUI folder" in capsys.readouterr().err
+    slotid = comfy_folder / "models" / "slotid" / SLOTID_FILE
+    before = load_weights(slotid).sha256
+    assert sample.main(["--install-demo", str(comfy_folder)]) == 0
+    assert str(slotid) in capsys.readouterr().out
+    assert load_weights(slotid).sha256 == before

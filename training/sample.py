@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Reference clip + prompt -> identity -> video, without ComfyUI.
+
+python training/sample.py --demo
+python training/sample.py --transformer WAN --vae VAE --weights SLOTID.safetensors --clip CLIP.mp4
+    --text-embeds PROMPT.safetensors --negative-embeds NEGATIVE.safetensors
+
+Shape letters: F frames, H W height and width, C colour channels, L context tokens, E text-token width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slotid_core.errors import SlotIDError
+from training.sample_args import parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from slotid_core.checkpoint import SlotIDWeights
+
+FPS = 16
+RANDOM_WAN = (
+    "RANDOM WEIGHTS: the tiny demo Wan is untrained, so the picture is noise-like and no identity will appear. "
+    "What is shown is that the whole path works."
+)
+RANDOM_SLOTID = "RANDOM WEIGHTS: these Slot-ID weights are untrained, so no identity will appear."
+HASHED_PROMPT = (
+    "The prompt is embedded as hashed words, which mean nothing to a real Wan. "
+    "Give its umT5 tokens with --text-embeds and --negative-embeds."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a letter of the prompt must not end the run
+            stream.reconfigure(errors="replace")
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        files = install_demo(args.install_demo) if args.install_demo is not None else run(args)
+    except SlotIDError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    for path in files:
+        print(path)
+    return 0
+
+
+def install_demo(comfy_root: Path) -> list[Path]:
+    """Write the demo's models and clip for the demo workflow."""
+    from training.demo_models import write_demo_models
+
+    return write_demo_models(comfy_root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Models:
+    transformer: Any
+    vae: Any
+    weights: SlotIDWeights
+    warning: str | None
+    """A line that says that no identity will appear, and why."""
+
+
+def _load(args: argparse.Namespace) -> _Models:
+    import torch
+
+    from slotid_core.checkpoint import NO_IDENTITY, load_weights
+    from training.demo_models import SEED
+    from training.random_weights import random_slotid
+    from training.wan_diffusers import load_transformer, load_vae, tiny_transformer, tiny_vae
+
+    try:
+        torch.empty(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise SlotIDError(f"The device {args.device!r} can't be used here ({error}). Use --device cpu.") from error
+    dtype = getattr(torch, args.dtype)
+    transformer = load_transformer(args.transformer, dtype) if args.transformer else tiny_transformer(SEED)
+    vae = load_vae(args.vae) if args.vae else tiny_vae(SEED)
+    weights = load_weights(args.weights) if args.weights else random_slotid("tiny", SEED)
+    warning = None
+    if not (args.transformer and args.vae):
+        warning = RANDOM_WAN
+    elif weights.untrained:
+        warning = NO_IDENTITY
+    elif weights.facts.get("trained_steps") == 0:
+        warning = RANDOM_SLOTID
+    return _Models(transformer=transformer.to(args.device), vae=vae.to(args.device), weights=weights, warning=warning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reference:
+    name: str
+    clip_FHWC: Tensor
+    portrait_HWC: Tensor
+    about_portrait: str
+
+
+def _read_reference(args: argparse.Namespace) -> _Reference:
+    """The square clip and the portrait, of the user's video or of the drawn one."""
+    from slotid_core.identify import CLIP_SIDE, PORTRAIT_SIDE
+    from slotid_core.reference import Box, extract_portrait, largest_square, read_clip, square_around, square_crop
+    from training.demo_clip import HEAD_BOX, SIZE
+    from training.demo_models import CLIP_FILE, write_demo_clip
+
+    path, head = args.clip, None
+    if path is None:
+        path = args.out / CLIP_FILE
+        write_demo_clip(path)
+        left, top, right, bottom = (round(SIZE * share) for share in HEAD_BOX)
+        head = Box(left, top, right - left, bottom - top)
+    with _progress("Reading the clip", args.clip_frames, "frames") as progress:
+        clip = read_clip(path, start=args.start, frames=args.clip_frames, fps=FPS, progress=progress)
+    print(clip.describe())
+    height, width = clip.frames_FHWC.shape[1:3]
+    square = square_around(Box(*args.box), width, height) if args.box else largest_square(width, height)
+    # Cut before the conversion to float: whole 4K frames would take several gigabytes.
+    square_FHWC = square.cut(clip.frames_FHWC).float() / 255
+    portrait = extract_portrait(square_FHWC, box=None if args.box else head, size=PORTRAIT_SIDE)
+    return _Reference(
+        name=path.name,
+        clip_FHWC=square_crop(square_FHWC, None, CLIP_SIDE),
+        portrait_HWC=portrait.image_HWC,
+        about_portrait=f"frame {portrait.frame_index + 1} of the clip, the sharpest",
+    )
+
+
+def run(args: argparse.Namespace) -> list[Path]:
+    """Sample one video, with progress on the terminal.
+
+    Returns:
+        The files written: video, contact sheet, identity.
+
+    Raises:
+        SlotIDError: something of the input can't be used.
+    """
+    started = time.monotonic()
+    print("Loading PyTorch and diffusers ...", flush=True)
+    from slotid_core.identify import identify
+    from slotid_core.identity_file import save_identity
+    from slotid_core.injection import Injection
+    from training.generate import GenerateConfig, generate
+    from training.media import SheetRow, contact_sheet, to_bytes, write_mp4
+    from training.prompts import prompt_tokens
+    from training.wan_diffusers import decode_latents, encode_frames
+    from training.wan_injection import inject
+
+    width, height = args.size
+    config = GenerateConfig(
+        width=width,
+        height=height,
+        frames=args.frames,
+        steps=args.steps,
+        shift=args.shift,
+        guidance=args.guidance,
+        seed=args.seed,
+        identity_in_negative=args.identity_in_negative,
+    )
+    models = _load(args)
+    if models.warning:
+        print(models.warning)
+    if args.transformer and not args.text_embeds:
+        print(HASHED_PROMPT)
+    backbone = models.transformer.config
+    positive_1LE = prompt_tokens(args.prompt, args.text_embeds, backbone.text_dim).to(args.device)
+    negative_1LE = prompt_tokens(args.negative, args.negative_embeds, backbone.text_dim).to(args.device)
+
+    reference = _read_reference(args)
+    print("Encoding the identity ...", flush=True)
+    identity = identify(
+        models.weights,
+        models.weights.model,
+        partial(encode_frames, models.vae),
+        reference.clip_FHWC,
+        reference.portrait_HWC,
+    ).identity
+    injection = Injection(
+        model=models.weights.model,
+        embedding=identity.embedding,
+        strength=args.strength,
+        film_strength=args.film_strength,
+    )
+
+    def sample(what: str, *, with_identity: bool) -> Tensor:
+        def velocity(latents_1CThw, sigma_1, context_1LE, rows_1):
+            dtype = models.transformer.dtype
+            out = injected(latents_1CThw.to(dtype), sigma_1, context_1LE.to(dtype), rows_1 & with_identity)
+            return out.float()
+
+        with (
+            inject(models.transformer, [injection], models.weights.lora, args.lora_strength) as injected,
+            _progress(what, config.steps, "steps") as progress,
+        ):
+            latents_1CThw = generate(
+                velocity,
+                config,
+                positive_1LE=positive_1LE,
+                negative_1LE=negative_1LE,
+                channels=backbone.out_channels,
+                progress=progress,
+            )
+        print("Decoding the video ...", flush=True)
+        return decode_latents(models.vae, latents_1CThw)
+
+    video_FHWC = to_bytes(sample("Sampling", with_identity=True))
+    rows = [
+        SheetRow(label=f"Reference clip: {reference.name}", frames_FHWC=to_bytes(reference.clip_FHWC)),
+        SheetRow(label=f"Portrait: {reference.about_portrait}", frames_FHWC=to_bytes(reference.portrait_HWC[None])),
+        SheetRow(label=f"Generated: {config.frames} frames, {width} x {height}", frames_FHWC=video_FHWC),
+    ]
+    if args.compare:
+        plain_FHWC = to_bytes(sample("Sampling without the identity", with_identity=False))
+        rows.append(SheetRow(label="The same noise and prompt without the identity", frames_FHWC=plain_FHWC))
+
+    stem = f"slotid_{'demo_' if args.demo else ''}seed{args.seed}"
+    video, sheet, person = (args.out / f"{stem}{suffix}" for suffix in (".mp4", ".png", ".safetensors"))
+    save_identity(person, identity)
+    write_mp4(video, video_FHWC, FPS)
+    contact_sheet(
+        sheet,
+        title="Slot-ID",
+        warning=models.warning,
+        rows=rows,
+        captions=[
+            f"Prompt: {args.prompt if not args.text_embeds else f'tokens from {args.text_embeds.name}'}",
+            f"{config.steps} steps, seed {config.seed}, guidance {config.guidance:g}, shift {config.shift:g}. "
+            f"Identity strength {args.strength:g}, FiLM {args.film_strength:g}, LoRA {args.lora_strength:g}. "
+            f"Slot-ID weights {models.weights.sha256[:12]}.",
+        ],
+    )
+    print(f"Done in {time.monotonic() - started:.0f} s.")
+    return [video, sheet, person]
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, fed with ``(done, total)``."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, total=total, unit=f" {unit}") as bar:
+        yield lambda done, total: bar.update(done - bar.n)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The command line of ``sample.py``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PROMPT = "a person smiles and turns the head in a sunny garden"
+# What differs between a real Wan and the demo's tiny one, which has to be done within a minute on two CPU cores.
+REAL = {"size": (720, 480), "frames": 65, "steps": 30, "guidance": 5.0}
+DEMO = {"size": (160, 160), "frames": 33, "steps": 20, "guidance": 3.0}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options, with every default filled in.
+
+    Raises:
+        SystemExit: after ``--help``, or with status 2 and a message where the options make no sense.
+    """
+    parser = argparse.ArgumentParser(
+        prog="sample.py",
+        description="Reference clip + prompt -> identity -> video (.mp4), contact sheet (.png) and identity file.",
+        epilog="With --demo, whatever is not given comes built in: a drawn reference clip, and a tiny Wan and Slot-ID "
+        "weights with RANDOM weights, which show that the path works but no identity.",
+    )
+    add = parser.add_argument
+    add("--demo", action="store_true", help="use the built-in clip and tiny models for what is not given")
+    add("--clip", type=Path, metavar="FILE", help="reference video of one person")
+    add("--prompt", default=PROMPT, metavar="TEXT", help="what happens in the video (%(default)s)")
+    add("--negative", default="", metavar="TEXT", help="what should not be in it")
+    add("--out", type=Path, default=Path("outputs"), metavar="DIR", help="folder for the results (%(default)s)")
+    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--steps", type=int, help=f"sampling steps ({_defaults('steps')})")
+    add("--frames", type=int, help=f"frames to make, 4n + 1, 16 a second ({_defaults('frames')})")
+    add("--size", type=_size, metavar="WxH", help="of the video, multiples of 16 (720x480, demo 160x160)")
+    add("--guidance", type=float, help=f"classifier-free guidance, 1 is off ({_defaults('guidance')})")
+    add("--shift", type=float, default=5.0, help="timestep shift of the sampler (%(default)s)")
+
+    add = parser.add_argument_group("reference clip").add_argument
+    add("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin in the clip (%(default)s)")
+    add("--clip-frames", type=int, default=65, metavar="N", help="frames to read, 4n + 1, 16 a second (%(default)s)")
+    add("--box", type=_box, metavar="X,Y,W,H", help="where the person is, in pixels (the largest centred square)")
+
+    add = parser.add_argument_group("identity").add_argument
+    add("--strength", type=float, default=1.0, help="of the identity (%(default)s)")
+    add("--film-strength", type=float, default=1.0, help="of its FiLM part on top (%(default)s)")
+    add("--lora-strength", type=float, default=1.0, help="of the LoRA that belongs to the weights (%(default)s)")
+    add("--identity-in-negative", action="store_true", help="give the negative branch the identity too")
+    add("--compare", action="store_true", help="also sample without the identity, for the contact sheet")
+
+    add = parser.add_argument_group("models").add_argument
+    add("--transformer", type=Path, metavar="PATH", help="Wan 2.1 text-to-video: .safetensors or diffusers folder")
+    add("--vae", type=Path, metavar="PATH", help="Wan 2.1 VAE: .safetensors or diffusers folder")
+    add("--weights", type=Path, metavar="FILE", help="Slot-ID weights (.safetensors)")
+    add("--text-embeds", type=Path, metavar="FILE", help="safetensors with the prompt's umT5 tokens [1, L, 4096]")
+    add("--negative-embeds", type=Path, metavar="FILE", help="the same for the negative prompt")
+    add("--device", default="cpu", help="of backbone and VAE: cpu, cuda, mps (%(default)s)")
+    add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the backbone (%(default)s)")
+    add(
+        "--install-demo",
+        type=Path,
+        metavar="COMFYUI",
+        help="write the demo's models and clip into this ComfyUI folder, for the demo workflow, and stop",
+    )
+
+    args = parser.parse_args(argv)
+    if args.install_demo is not None:
+        return args
+    needed = ("clip", "transformer", "vae", "weights")
+    missing = [f"--{name}" for name in needed if getattr(args, name) is None]
+    if missing and not args.demo:
+        parser.error(f"needed: {', '.join(missing)}; or --demo, which brings its own")
+    for name, value in (DEMO if args.demo else REAL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.dtype != "float32" and args.transformer is None:
+        parser.error("--dtype is for --transformer; the demo's tiny Wan is float32")
+    if args.text_embeds and not args.negative_embeds and args.guidance != 1.0:
+        parser.error("--text-embeds: guidance needs --negative-embeds too (or --guidance 1)")
+    return args
+
+
+def _defaults(name: str) -> str:
+    return f"{REAL[name]:g}, demo {DEMO[name]:g}"
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected width x height such as 720x480")
+    return int(width), int(height)
+
+
+def _box(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected left,top,width,height such as 80,40,320,320")
+    return tuple(int(part) for part in parts)
