@@ -2,26 +2,22 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
-NODES = [
-    "SlotIDLoadModel",
-    "SlotIDLoadReferenceClip",
-    "SlotIDExtractPortrait",
-    "SlotIDEncode",
-    "SlotIDApply",
-    "SlotIDDemoPrompt",
-]
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "web" / "docs"
+TEXTS = ROOT / "locales" / "en" / "nodeDefs.json"
 
 
-@pytest.fixture(params=NODES)
+@pytest.fixture(params=json.loads(TEXTS.read_text(encoding="utf-8")))
 def node(nodes, request):
     return nodes[request.param]
 
 
-def test_the_pack_lists_its_nodes(nodes):
-    assert list(nodes) == NODES
+def test_every_node_has_a_help_page_and_every_page_a_node(nodes):
+    assert sorted(nodes) == sorted(path.stem for path in DOCS.iterdir())
 
 
 def test_the_id_is_the_class_name(node):
@@ -53,16 +49,12 @@ def test_every_number_has_a_range_that_holds_its_default(node):
                 assert (slot.default - slot.min) % slot.step == 0, f"{slot.id}: the arrows leave its default for good"
 
 
-def test_the_help_page_names_the_node_and_its_inputs(node, repo_root):
-    page = (repo_root / "web" / "docs" / f"{node.__name__}.md").read_text(encoding="utf-8")
+def test_the_help_page_names_the_node_and_its_inputs(node):
+    page = (DOCS / f"{node.__name__}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {node.GET_SCHEMA().display_name}\n")
     # A table may give the four sides of the box as `box_x ... box_height`.
     missing = [slot.id for slot in node.GET_SCHEMA().inputs if slot.id not in page]
     assert [name for name in missing if name not in ("box_y", "box_width")] == []
-
-
-def test_no_help_page_is_left_over(repo_root):
-    assert sorted(path.stem for path in (repo_root / "web" / "docs").iterdir()) == sorted(NODES)
 
 
 def definition(node) -> dict:
@@ -79,11 +71,9 @@ def definition(node) -> dict:
     }
 
 
-def test_the_english_texts_are_the_schemas(nodes, repo_root, tmp_path):
-    """On failure the file to copy to locales/en is the one that the message names."""
-    path = repo_root / "locales" / "en" / "nodeDefs.json"
-    right = tmp_path / "nodeDefs.json"
+def test_the_english_texts_are_the_schemas(nodes, tmp_path):
+    """On failure the message names the right file, to be copied over the one in locales/en."""
+    right = tmp_path / TEXTS.name
     expected = {name: definition(node) for name, node in nodes.items()}
     right.write_text(json.dumps(expected, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    found = path.read_text(encoding="utf-8") if path.is_file() else ""
-    assert found == right.read_text(encoding="utf-8"), f"{path} should be as {right}"
+    assert TEXTS.read_text(encoding="utf-8") == right.read_text(encoding="utf-8"), f"{TEXTS} should be as {right}"

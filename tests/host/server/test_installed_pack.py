@@ -1,18 +1,16 @@
 """What a freshly started server makes of the installed pack: nodes, templates, help, texts; and no error."""
 
+import asyncio
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
-DISPLAY_NAMES = {
-    "SlotIDLoadModel": "Load Slot-ID Model",
-    "SlotIDLoadReferenceClip": "Load Reference Clip",
-    "SlotIDExtractPortrait": "Extract Portrait",
-    "SlotIDEncode": "Encode Slot-ID",
-    "SlotIDApply": "Apply Slot-ID to Wan",
-    "SlotIDDemoPrompt": "Slot-ID Demo Prompt",
-}
+TEXTS = json.loads(
+    (Path(__file__).resolve().parents[3] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")
+)
+DISPLAY_NAMES = {name: texts["display_name"] for name, texts in TEXTS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +19,9 @@ def info(server) -> dict:
 
 
 def test_the_pack_loads_without_a_complaint(server):
-    log = server.log()
+    log = server.startup_log()
     # A pack that fails is listed with "(IMPORT FAILED)" and a traceback above.
-    assert f"custom_nodes{'/'}{server.pack}" in log.replace("\\", "/")
+    assert f"custom_nodes/{server.pack}" in log.replace("\\", "/")
     for complaint in ("IMPORT FAILED", "Traceback", "Cannot import", "slotid: "):
         assert complaint not in log
 
@@ -35,8 +33,6 @@ def test_the_nodes_are_listed(info, server):
 
 
 def test_the_listed_inputs_are_the_parameters_of_execute(info, pack):
-    import asyncio
-
     async def listed():
         return await (await pack.comfy_entrypoint()).get_node_list()
 
@@ -55,7 +51,7 @@ def test_files_are_offered_in_the_widgets(info):
         "untrained (Wan 1.3B)",
     ]
     video = info["SlotIDLoadReferenceClip"]["input"]["required"]["video"][1]
-    assert video["options"] == ["slotid_demo_clip.mp4"] and video["video_upload"] is True
+    assert "slotid_demo_clip.mp4" in video["options"] and video["video_upload"] is True
 
 
 def test_the_workflows_are_templates_with_pictures(server, repo_root):
@@ -73,9 +69,8 @@ def test_the_help_page_is_served(server, node):
     assert page.startswith(f"# {DISPLAY_NAMES[node]}")
 
 
-def test_the_texts_are_served(server, repo_root):
-    texts = json.loads((repo_root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert server.json("/i18n")["en"]["nodeDefs"] == texts
+def test_the_texts_are_served(server):
+    assert server.json("/i18n")["en"]["nodeDefs"] == TEXTS
 
 
 def test_no_javascript_is_served(server):

@@ -108,8 +108,9 @@ def test_a_bypassed_node_leaves_nothing_behind(server, variant):
     settings = {**graph[graph.id("SlotIDApply")]["inputs"], "slotid_model": [untrained, 0], "identity": [encode, 0]}
     no_one = graph.add("SlotIDApply", **{**settings, "model": bare})
     nobody = graph.add("KSampler", **{**person, "model": [no_one, 0]})
-    saves = {key: graph.add("SaveLatent", samples=[key, 0], filename_prefix=key) for key in (first, last, nobody)}
-    saves[sampler] = next(k for k, n in graph.items() if n["inputs"].get("filename_prefix") == "latents")
+    saves = {sampler: graph.id("SaveLatent")}
+    for key in (first, last, nobody):
+        saves[key] = graph.add("SaveLatent", samples=[key, 0], filename_prefix="latents")
 
     run = server.run(graph)
     assert run.error is None, run.error
