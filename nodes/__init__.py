@@ -6,9 +6,11 @@ from .apply import SlotIDApply
 from .demo_prompt import SlotIDDemoPrompt
 from .encode import SlotIDEncode
 from .extract_portrait import SlotIDExtractPortrait
+from .find_person import SlotIDFindPerson
 from .folders import register_model_folder
 from .load_model import SlotIDLoadModel
 from .load_reference_clip import SlotIDLoadReferenceClip
+from .reference_report import SlotIDReferenceReport
 
 
 class SlotIDExtension(ComfyExtension):
@@ -21,6 +23,8 @@ class SlotIDExtension(ComfyExtension):
         return [
             SlotIDLoadModel,
             SlotIDLoadReferenceClip,
+            SlotIDFindPerson,
+            SlotIDReferenceReport,
             SlotIDExtractPortrait,
             SlotIDEncode,
             SlotIDApply,

@@ -5,9 +5,12 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ..slotid_core.reference import read_clip, square_crop
+from .find_person import find_person, person_inputs, square_clip
 from .folders import input_video_path, input_videos
 from .node_text import show_text
-from .sockets import CATEGORY, box_from, box_inputs
+from .sockets import CATEGORY, SlotIDReference, box_from, box_inputs
+
+_OFF = "off"
 
 
 class SlotIDLoadReferenceClip(io.ComfyNode):
@@ -17,8 +20,8 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
             node_id="SlotIDLoadReferenceClip",
             display_name="Load Reference Clip",
             category=CATEGORY,
-            description="Reads a stretch of a video of one person at Wan's frame rate, and crops it to a square.",
-            search_aliases=["reference video", "identity clip", "load video", "face video"],
+            description="Reads a stretch of a video, finds the person, and cuts a square clip that follows the face.",
+            search_aliases=["reference video", "identity clip", "load video", "face video", "track face"],
             inputs=[
                 io.Combo.Input(
                     "video",
@@ -64,12 +67,21 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
                     tooltip="Larger videos are shrunk while they are read, so that neither side is longer than this. "
                     "65 whole frames of 4K would take 6.5 GB. The box is in pixels of the shrunk frames.",
                 ),
-                *box_inputs("The clip is cropped to a square around it; keep some room around the head."),
+                *box_inputs("It takes the place of a face backend: one box for the whole clip."),
+                *person_inputs(
+                    ["auto", "insightface", "dlib", _OFF],
+                    "How faces are found. auto: the box if there is one, else InsightFace where its models are, else "
+                    "dlib; the text on the node says which. off: nothing is searched, the clip is the square around "
+                    "the box or the largest centred one.",
+                ),
             ],
             outputs=[
                 io.Image.Output("clip", tooltip="The square clip, for Encode Slot-ID."),
                 io.Image.Output("frames", tooltip="The same frames whole, for Extract Portrait."),
-                io.String.Output("info", tooltip="What was read: source, times, frame rate."),
+                io.String.Output("info", tooltip="What was read and who was found; what the clip lacks."),
+                SlotIDReference.Output(
+                    "reference", tooltip="For Extract Portrait and Reference Report; nothing with faces off."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -87,6 +99,11 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
         box_y: int,
         box_width: int,
         box_height: int,
+        faces: str,
+        person_index: int,
+        on_break: str,
+        margin: float,
+        download: bool,
     ) -> io.NodeOutput:
         bar = comfy.utils.ProgressBar(frame_count)
 
@@ -97,10 +114,24 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
         clip = read_clip(
             input_video_path(video), start=start, frames=frame_count, fps=fps, max_side=max_side, progress=progress
         )
-        frames_FHWC = clip.as_float()
-        square_FHWC = square_crop(frames_FHWC, box_from(box_x, box_y, box_width, box_height), size)
-        info = clip.describe()
-        return io.NodeOutput(square_FHWC, frames_FHWC, info, ui=show_text(cls, info))
+        box = box_from(box_x, box_y, box_width, box_height)
+        if faces == _OFF:
+            info = clip.describe()
+            frames_FHWC = clip.as_float()
+            return io.NodeOutput(square_crop(frames_FHWC, box, size), frames_FHWC, info, None, ui=show_text(cls, info))
+        reference = find_person(
+            clip.frames_FHWC,
+            fps=fps,
+            faces=faces,
+            box=box,
+            landmarks=None,
+            person_index=person_index,
+            on_break=on_break,
+            margin=margin,
+            download=download,
+        )
+        info = f"{clip.describe()}\n{reference.analysis.describe()}"
+        return io.NodeOutput(square_clip(reference, size), clip.as_float(), info, reference, ui=show_text(cls, info))
 
     @classmethod
     def fingerprint_inputs(cls, video: str, **_: object) -> float:

@@ -10,6 +10,9 @@ SlotIDModel = io.Custom("SLOTID_MODEL")
 SlotIDIdentity = io.Custom("SLOTID_IDENTITY")
 """An ``Identity``: un-gated tokens and global vectors of one person."""
 
+SlotIDReference = io.Custom("SLOTID_REFERENCE")
+"""A ``Reference``: frames of a clip and what is known of the person in it."""
+
 CATEGORY = "SlotID"
 
 

@@ -115,6 +115,8 @@ def inject(
             hook.remove()
         if with_lora:
             transformer.delete_adapters(ADAPTER)
+            if not transformer.peft_config:  # somebody else's adapters keep peft's layers in place
+                transformer.unload_lora()
 
 
 def _check_backbone(transformer: WanTransformer3DModel, injection: Injection) -> None:

@@ -4,10 +4,10 @@ Video files are opened in ``decode.py`` alone. PyAV, OpenCV, matplotlib and the 
 used.
 """
 
-from .analyse import Analysis, FrameReport, SeveralPeopleError, analyse
+from .analyse import Analysis, FrameReport, Reference, SeveralPeopleError, analyse
 from .crop import Box, largest_square, square_around, square_crop
 from .faces import BACKENDS, FaceBackend, choose_backend
-from .head_portrait import HeadPortrait, head_portraits
+from .head_portrait import HeadPortrait, describe_portraits, head_portraits
 from .plot import coverage_plot
 from .portrait import Portrait, extract_portrait
 from .sheet import contact_sheet, people_sheet
@@ -24,12 +24,14 @@ __all__ = [
     "FrameReport",
     "HeadPortrait",
     "Portrait",
+    "Reference",
     "SeveralPeopleError",
     "analyse",
     "choose_backend",
     "contact_sheet",
     "coverage_plot",
     "crop_along",
+    "describe_portraits",
     "extract_portrait",
     "head_portraits",
     "largest_square",

@@ -4,7 +4,7 @@ Shape letters: F frames, H W height and width, C channels (RGB).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ _DARK = 0.12
 # Frames asked for a likeness of a face when none was found.
 _LIKENESSES = 4
 # An embedding costs more than a detection, so only portraits that are good otherwise are compared.
-_COMPARED = 8
+_COMPARED = 4
 _log = logging.getLogger("slotid")
 
 
@@ -85,9 +85,19 @@ class Analysis:
             f"{len(self.kept)} frames kept, from frame {self.kept.start}.",
         ]
         if self.cuts:
-            lines.append(f"Hard cuts at frames {', '.join(map(str, self.cuts))}.")
+            lines.append(_say_cuts(self.cuts).strip())
         lines += [f"Missing: {sentence}." for sentence in self.coverage.missing]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A clip with its analysis."""
+
+    frames_FHWC: Tensor
+    """``[F, H, W, 3]`` uint8."""
+    fps: float
+    analysis: Analysis
 
 
 def analyse(
@@ -118,9 +128,9 @@ def analyse(
         SlotIDError: no face, a face that is too small, several people and none asked for, a person who is not there,
             or a break that is refused. Each says what was found and what to try.
     """
-    cuts = find_cuts(frames_FHWC)
+    cuts = find_cuts(frames_FHWC, fps=fps)
     people = find_people(frames_FHWC, backend, cuts=cuts, fps=fps, every=every, progress=progress)
-    number = _choose(people, person_index, frames_FHWC, backend)
+    number = _choose(people, person_index, cuts, frames_FHWC, backend)
     person = people.persons[number - 1]
     _check_size(person, backend)
     present = _present(person, cuts, len(frames_FHWC), fps, every)
@@ -157,28 +167,39 @@ def analyse(
     return analysis
 
 
-def _choose(people: People, person_index: int, frames_FHWC: Tensor, backend: FaceBackend) -> int:
+def _choose(people: People, person_index: int, cuts: list[int], frames_FHWC: Tensor, backend: FaceBackend) -> int:
     persons = people.persons
     if not persons:
         raise _no_face(people, frames_FHWC, backend)
-    if person_index > len(persons):
-        raise SlotIDError(f"Person {person_index} was asked for, {len(persons)} were found. Use 1 to {len(persons)}.")
+    if not 0 <= person_index <= len(persons):
+        raise SlotIDError(
+            f"Person {person_index} was asked for, and the people found have the numbers 1 to {len(persons)}. Use one "
+            "of these, or 0 where one person dominates the clip."
+        )
     if person_index:
         return person_index
     rivals = [n for n, p in enumerate(persons[1:], start=2) if p.dominance > _BACKGROUND * persons[0].dominance]
     if rivals:
         raise SeveralPeopleError(
-            f"{1 + len(rivals)} people could be meant (numbers 1, {', '.join(map(str, rivals))}). Set person_index to "
-            "one of these numbers.",
+            f"{1 + len(rivals)} people could be meant (numbers 1, {', '.join(map(str, rivals))}).{_say_cuts(cuts)} Set "
+            "person_index to one of these numbers.",
             people,
         )
     return 1
 
 
+def _say_cuts(cuts: Sequence[int]) -> str:
+    if not cuts:
+        return ""
+    return (
+        f" Hard cut{'s' if len(cuts) > 1 else ''} at frame{'s' if len(cuts) > 1 else ''} {', '.join(map(str, cuts))}."
+    )
+
+
 def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> SlotIDError:
     few = people.looked_at[:: max(1, len(people.looked_at) // _LIKENESSES)]
     likest = [score for i in few if (score := backend.best_score(frames_FHWC[i].numpy())) is not None]
-    said = f"the likeliest place scored {max(likest):.2f}" if likest else "and no place looked like one"
+    said = f"the likeliest place scored {max(likest):.2f}" if likest else "no place looked like one"
     brightness = float(frames_FHWC[list(few)].float().mean()) / 255
     dark = f" The picture is dark (brightness {brightness:.2f} of 1): lighten it." if brightness < _DARK else ""
     return SlotIDError(
@@ -220,11 +241,14 @@ def _keep(
     others = {i for n, p in enumerate(people.persons, start=1) if n != number for i in p.faces}
     looked_at = sorted(people.looked_at)
 
+    def shot(i: int) -> int:
+        return sum(cut <= i for cut in cuts)
+
     def reason(i: int) -> str | None:
         if i in kept:
             return None
         if present[i]:
-            return "rounded to 4n+1" if i in longest else "other shot" if cuts else "other part"
+            return "rounded to 4n+1" if i in longest else "other shot" if shot(i) != shot(kept.start) else "other part"
         near = [j for j in looked_at if abs(j - i) == min(abs(k - i) for k in looked_at)]
         return "another person" if any(j in others for j in near) else "no face"
 
@@ -233,9 +257,8 @@ def _keep(
     if len(kept) < whole and on_break == "refuse":
         counted = {why: reasons.count(why) for why in reasons if why is not None}
         found = ", ".join(f"{n} x {why}" for why, n in counted.items())
-        at = f" Hard cuts at frames {', '.join(map(str, cuts))}." if cuts else ""
         raise SlotIDError(
-            f"The person is not in the whole clip: of {count} frames {found}.{at} The longest part has "
+            f"The person is not in the whole clip: of {count} frames {found}.{_say_cuts(cuts)} The longest part has "
             f"{len(kept)} frames from frame {kept.start}. Take it with on_break 'longest part', or choose another "
             "start."
         )
@@ -260,8 +283,10 @@ def _score(
     if person.embedding_D is None:
         return scores
     best = sorted(range(len(scores)), key=lambda n: -scores[n].total)[:_COMPARED]
-    indices = list(faces)
-    likeness = {
-        n: float(backend.embed(frames_FHWC[indices[n]].numpy(), ordered[0][n]) @ person.embedding_D) for n in best
-    }
+    likeness = {}
+    for n, (index, face) in enumerate(faces.items()):
+        if index in person.embeddings:
+            likeness[n] = float(person.embeddings[index] @ person.embedding_D)
+        elif n in best:
+            likeness[n] = float(backend.embed(frames_FHWC[index].numpy(), face) @ person.embedding_D)
     return score_portraits(*ordered, likeness=likeness)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from .track import centre_and_size
 
 # Side of the square, and how far its centre lies above the face's, in face sizes: hair above, shoulders below.
 _SIDE, _UP = 2.1, 0.1
+# What the matte sees around the square, in its sides: hardly any background is inside.
+_AROUND = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def head_portraits(
     return portraits
 
 
-def describe(portraits: Sequence[HeadPortrait]) -> str:
+def describe_portraits(portraits: Sequence[HeadPortrait]) -> str:
     """A line a portrait, for people."""
     return "\n".join(
         f"Frame {p.frame_index}: score {p.score.total:.2f} (sharp {p.score.sharp:.2f}, frontal {p.score.frontal:.2f}, "
@@ -109,16 +112,27 @@ def _portrait(frame_HWC: Tensor, face: Face, background: str, mask_HW: Tensor | 
     picture_HWC = _cut(frame_HWC, left, top, side, outside=255)
     colour_HWC = picture_HWC.float() / 255
     if mask_HW is not None:
-        mask_HW = _cut(mask_HW[..., None], left, top, side, outside=0)[..., 0]
         said = "white outside the connected mask"
     elif background == "keep":
         return colour_HWC, "background kept"
     else:
-        x0, y0, x1, y1 = face.box_xyxy
-        moved = Face(box_xyxy=(x0 - left, y0 - top, x1 - left, y1 - top), score=face.score)
-        mask_HW = person_matte(picture_HWC, moved)
+        mask_HW = _matte(frame_HWC, face, left, top, side)
         said = "white by the built-in matte (GrabCut)"
-    return colour_HWC * mask_HW[..., None] + (1 - mask_HW[..., None]), said
+    square_HW1 = _cut(mask_HW[..., None], left, top, side, outside=0)
+    return colour_HWC * square_HW1 + (1 - square_HW1), said
+
+
+def _matte(frame_HWC: Tensor, face: Face, left: int, top: int, side: int) -> Tensor:
+    """The matte of what the frame has of the square and some more around it, 0 in the rest of the frame."""
+    height, width = frame_HWC.shape[:2]
+    more = round(_AROUND * side)
+    rows = slice(max(0, top - more), min(height, top + side + more))
+    columns = slice(max(0, left - more), min(width, left + side + more))
+    x0, y0, x1, y1 = face.box_xyxy
+    moved_xyxy = (x0 - columns.start, y0 - rows.start, x1 - columns.start, y1 - rows.start)
+    mask_HW = torch.zeros(height, width)
+    mask_HW[rows, columns] = person_matte(frame_HWC[rows, columns], Face(box_xyxy=moved_xyxy, score=face.score))
+    return mask_HW
 
 
 def _cut(picture_HWC: Tensor, left: int, top: int, side: int, outside: int) -> Tensor:

@@ -15,8 +15,12 @@ from .portrait import LUMA
 
 # Sharpness is measured on faces brought to one size, or a nearer face would always seem sharper.
 _FACE_SIDE = 96
+# ... and on brows, eyes and nose only: teeth and an open mouth are sharper than closed lips.
+_ABOVE_MOUTH = 0.6
+# From this share of the sharpest faces' sharpness on, more of it is expression and noise.
+_SHARP_ENOUGH = 0.85
 # A portrait's score falls to 1/e of itself at these angles.
-_YAW, _PITCH, _ROLL = 18.0, 20.0, 30.0
+_YAW, _PITCH, _ROLL = 18.0, 25.0, 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class FaceMeasures:
     size_px: float
     """Longer side of the box."""
     sharpness: float
-    """Standard deviation of the luma's Laplacian at one face size; compares frames of one clip."""
+    """Standard deviation of the luma's Laplacian above the mouth, at one face size; compares frames of one clip."""
     brightness: float
     """Mean luma, 0 to 1."""
     clipped: float
@@ -47,10 +51,10 @@ def measure_face(frame_HWC: Tensor, box_xyxy: tuple[float, float, float, float])
     kernel_1133 = luma_11hw.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     return FaceMeasures(
         size_px=max(x1 - x0, y1 - y0),
-        sharpness=float(F.conv2d(standard_11hw, kernel_1133).std()),
+        sharpness=float(F.conv2d(standard_11hw[..., : round(_ABOVE_MOUTH * _FACE_SIDE), :], kernel_1133).std()),
         brightness=float(luma_11hw.mean()),
         clipped=float(((luma_11hw < 0.02) | (luma_11hw > 0.98)).float().mean()),
-        inside=(right - left) * (bottom - top) / max(1.0, (x1 - x0) * (y1 - y0)),
+        inside=min(1.0, (right - left) * (bottom - top) / max(1.0, (x1 - x0) * (y1 - y0))),
     )
 
 
@@ -67,7 +71,7 @@ class PortraitScore:
     total: float
 
 
-_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "large": 0.3, "exposed": 0.5, "unhidden": 0.7}
+_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "large": 0.3, "exposed": 0.5, "unhidden": 1.0}
 
 
 def score_portraits(
@@ -84,7 +88,7 @@ def score_portraits(
     sharpness_N = np.array([m.sharpness for m in measures])
     size_N = np.array([m.size_px for m in measures])
     # Against the best few and not the best one, so that a single noisy frame does not make all others seem bad.
-    sharp_N = np.clip(sharpness_N / max(1e-9, np.quantile(sharpness_N, 0.9)), 0, 1)
+    sharp_N = np.clip(sharpness_N / max(1e-9, _SHARP_ENOUGH * np.quantile(sharpness_N, 0.9)), 0, 1)
     large_N = np.clip(size_N / np.quantile(size_N, 0.9), 0, 1)
     likest = max(likeness.values(), default=0.0)
     scores = []
@@ -115,7 +119,7 @@ def _neutral(face: Face) -> float:
     if face.expression is None:
         return 1.0
     e = face.expression
-    return float(np.clip(e.eyes_open / 0.5, 0, 1) * (1 - 0.9 * e.mouth_open) * (1 - 0.6 * e.smile))
+    return float(np.clip(e.eyes_open / 0.5, 0, 1) * (1 - e.mouth_open) ** 2 * (1 - 0.6 * e.smile))
 
 
 def _exposed(measured: FaceMeasures) -> float:

@@ -49,16 +49,17 @@ def coverage_plot(analysis: Analysis, fps: float) -> Tensor:
             [s for s, _ in expressed], [getattr(e, name) for _, e in expressed], label=name.replace("_", " ")
         )
     expression.set(title="expression", xlabel="seconds", ylim=(-0.05, 1.05))
-    expression.legend(loc="upper right", fontsize=8)
+    expression.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=3, fontsize=8, frameon=False)
 
     sharpest = max(f.measures.sharpness for f in found)
     light.plot(seconds, [f.measures.brightness for f in found], label="brightness of the face")
     light.plot(seconds, [f.measures.sharpness / sharpest for f in found], label="sharpness (of the sharpest)")
     light.set(title="light and sharpness", xlabel="seconds", ylim=(0, 1.05))
-    light.legend(loc="lower right", fontsize=8)
+    light.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2, fontsize=8, frameon=False)
 
     size.plot(seconds, [f.measures.size_px for f in found], color="tab:purple")
-    size.set(title="size of the face", xlabel="seconds", ylabel="pixels", ylim=(0, None))
+    largest = max(f.measures.size_px for f in found)
+    size.set(title="size of the face", xlabel="seconds", ylabel="pixels", ylim=(0, 1.15 * largest))
 
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())

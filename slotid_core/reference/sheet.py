@@ -48,10 +48,10 @@ def people_sheet(people: People, frames_FHWC: Tensor) -> Tensor:
 def _cell(frame_HWC: Tensor, report: FrameReport, best: int) -> Image.Image:
     lines = [f"frame {report.index}"]
     if report.dropped is not None:
-        lines[0] += f": {report.dropped}"
+        lines.append(report.dropped)
     elif report.face is None:
         lines.append("face between frames")
-    if report.face is not None and report.face.pose is not None:
+    elif report.face.pose is not None:
         pose = report.face.pose
         lines.append(f"yaw {pose.yaw:+.0f}  pitch {pose.pitch:+.0f}")
     if report.score is not None:
@@ -92,12 +92,26 @@ def _grid(cells: list[Image.Image], header: list[str]) -> Tensor:
 
     columns = min(_COLUMNS, max(3, len(cells)))
     rows = -(-len(cells) // columns)
-    top = _GAP + 18 * len(header) + _GAP
     width = _GAP + columns * (_CELL + _GAP)
+    font = ImageFont.load_default(14)
+    header = [line for long in header for line in _wrapped(long, width - 2 * _GAP, font)]
+    top = _GAP + 18 * len(header) + _GAP
     sheet = Image.new("RGB", (width, top + rows * (_CELL + _CAPTION + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for row, line in enumerate(header):
-        draw.text((_GAP, _GAP + 18 * row), line, fill=_INK, font=ImageFont.load_default(14))
+        draw.text((_GAP, _GAP + 18 * row), line, fill=_INK, font=font)
     for i, cell in enumerate(cells):
         sheet.paste(cell, (_GAP + i % columns * (_CELL + _GAP), top + i // columns * (_CELL + _CAPTION + _GAP)))
     return torch.from_numpy(np.array(sheet))
+
+
+def _wrapped(line: str, width: int, font) -> list[str]:
+    """A line broken at spaces where it would be wider than ``width`` pixels; what follows is indented."""
+    rows = [""]
+    for word in line.split():
+        longer = f"{rows[-1]} {word}" if rows[-1] else word
+        if rows[-1] and font.getlength(longer) > width:
+            rows.append(f"    {word}")
+        else:
+            rows[-1] = longer
+    return rows

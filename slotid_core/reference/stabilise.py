@@ -14,12 +14,14 @@ from torch import Tensor
 from ..errors import SlotIDError
 from .crop import check_size
 
-# A head in conversation moves below this; a detector's jitter is spread over all frequencies.
-_FOLLOW_HZ = 0.6
+# A head that starts and stops moves below this; a detector's jitter is spread over all frequencies.
+_FOLLOW_HZ = 0.8
 _ZOOM_HZ = 0.1
 # Below this ratio of the largest to the smallest face the side stays the same for the whole clip.
 _STEADY_RATIO = 1.3
 _REWEIGHTINGS = 4
+# No outlier: what is this share of a face beside the smooth path, as where a head starts and stops.
+_USUAL_STEP = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,11 @@ def stable_path(
     centre_K2 = (box_K4[:, :2] + box_K4[:, 2:]) / 2
     size_K = (box_K4[:, 2:] - box_K4[:, :2]).max(axis=1)
 
-    smooth_F2 = np.stack([_smooth(at_K, centre_K2[:, axis], frames, _FOLLOW_HZ / fps) for axis in (0, 1)], axis=1)
-    size_F = np.exp(_smooth(at_K, np.log(size_K), frames, _ZOOM_HZ / fps))
+    usual = float(np.median(size_K)) * _USUAL_STEP
+    smooth_F2 = np.stack(
+        [_smooth(at_K, centre_K2[:, axis], frames, _FOLLOW_HZ / fps, usual) for axis in (0, 1)], axis=1
+    )
+    size_F = np.exp(_smooth(at_K, np.log(size_K), frames, _ZOOM_HZ / fps, _USUAL_STEP))
     if size_F.max() / size_F.min() < _STEADY_RATIO:
         size_F = np.full(frames, np.median(size_K))
     side_F = margin * size_F
@@ -107,8 +112,11 @@ def crop_along(frames_FHWC: Tensor, path: CropPath, size: int) -> Tensor:
     return out_FHWC.clamp_(0, 1)
 
 
-def _smooth(at_K: np.ndarray, value_K: np.ndarray, frames: int, cutoff: float) -> np.ndarray:
-    """Whittaker smoothing of scattered values to one a frame; ``cutoff`` in cycles a frame is halved in amplitude."""
+def _smooth(at_K: np.ndarray, value_K: np.ndarray, frames: int, cutoff: float, usual: float) -> np.ndarray:
+    """Whittaker smoothing of scattered values to one a frame; ``cutoff`` in cycles a frame is halved in amplitude.
+
+    Values that lie farther off than ``usual`` and than most others count less.
+    """
     if len(at_K) < 4:
         return np.interp(np.arange(frames), at_K, value_K)
     third_differences = np.diff(np.eye(frames), n=3, axis=0)
@@ -123,8 +131,8 @@ def _smooth(at_K: np.ndarray, value_K: np.ndarray, frames: int, cutoff: float) -
         target_F[at_K] = density * weight_K * value_K
         smooth_F = np.linalg.solve(np.diag(weights_F) + penalty, target_F)
         residual_K = np.abs(value_K - smooth_F[at_K])
-        scale = 1.4826 * np.median(residual_K) + 1e-9
-        weight_K = np.clip(1 - (residual_K / (4.685 * scale)) ** 2, 0, None) ** 2  # Tukey's biweight
+        reach = max(4.685 * 1.4826 * np.median(residual_K), 2 * usual)
+        weight_K = np.clip(1 - (residual_K / reach) ** 2, 0, None) ** 2  # Tukey's biweight
         if weight_K.sum() < 4:
             break
     return smooth_F

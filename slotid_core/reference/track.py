@@ -3,11 +3,10 @@
 Shape letters: F frames, H W height and width, C channels (RGB), D embedding width.
 
 A *tracklet* is a run of detections in one shot that belong together by place. A *person* is one or more tracklets
-that belong together by embedding; a backend without embeddings cannot join across a cut, so there each shot has its
-own people.
+that belong together by embedding, or by place where the backend has no embeddings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +20,7 @@ _MAX_GAP_S = 1.0
 _MAX_STEP = 0.6
 # ... and neither is more than this many times as large as the other.
 _MAX_GROWTH = 1.6
-# Embeddings compared per tracklet: enough to outvote a bad one.
+# Embeddings compared per tracklet: enough to outvote a bad one, and one a second in long ones.
 _EMBEDDINGS = 7
 
 
@@ -32,7 +31,9 @@ class Person:
     faces: dict[int, Face]
     """By index of the frame it was detected in."""
     embedding_D: np.ndarray | None
-    """Mean of a few faces, a unit vector; ``None`` where the backend has no embeddings."""
+    """Median of a few faces, a unit vector; ``None`` where the backend has no embeddings."""
+    embeddings: dict[int, np.ndarray]
+    """Those few, ``[D]`` unit vectors by index of the frame; empty where the backend has no embeddings."""
     dominance: float
     """Time x size x centrality, from 0 to 1."""
 
@@ -78,16 +79,28 @@ def find_people(
     """
     count, height, width = frames_FHWC.shape[:3]
     looked_at = sorted({*range(0, count, every), count - 1, *cuts, *(cut - 1 for cut in cuts)})
+    samples = max(_EMBEDDINGS, round(count / fps))
     tracklets: list[_Tracklet] = []
     for done, index in enumerate(looked_at):
-        progress(done, len(looked_at))
+        progress(done, len(looked_at) + min(samples, len(looked_at)))
         shot = sum(cut <= index for cut in cuts)
         faces = backend.detect(frames_FHWC[index].numpy(), index)
         open_tracklets = [t for t in tracklets if t.shot == shot and index - t.last <= max(_MAX_GAP_S * fps, every)]
         tracklets += _extend(open_tracklets, faces, index, shot)
+    if backend.same_person is None:
+        found = [_Part(faces, {}) for faces in _join_by_place(tracklets)]
+    else:
+        embedder = _Embedder(frames_FHWC, backend, len(looked_at), progress)
+        found = _join_by_likeness(tracklets, embedder, samples, backend.same_person)
+    progress(1, 1)
     persons = [
-        Person(faces=faces, embedding_D=embedding_D, dominance=_dominance(faces, len(looked_at), width, height))
-        for faces, embedding_D in _join(tracklets, frames_FHWC, backend)
+        Person(
+            faces=part.faces,
+            embedding_D=part.typical_D if part.embeddings else None,
+            embeddings=part.embeddings,
+            dominance=_dominance(part.faces, len(looked_at), width, height),
+        )
+        for part in found
     ]
     persons.sort(key=lambda person: -person.dominance)
     return People(persons=tuple(persons), looked_at=tuple(looked_at))
@@ -103,11 +116,9 @@ def _extend(open_tracklets: list[_Tracklet], faces: list[Face], index: int, shot
     """Put each face on the nearest tracklet that it fits; faces that fit none begin new ones, which are returned."""
     pairs = []
     for t, tracklet in enumerate(open_tracklets):
-        centre, size = centre_and_size(tracklet.faces[tracklet.last])
         for f, face in enumerate(faces):
-            new_centre, new_size = centre_and_size(face)
-            step = float(np.linalg.norm(new_centre - centre)) / max(size, new_size)
-            if step < _MAX_STEP and max(size, new_size) < _MAX_GROWTH * min(size, new_size):
+            step = _step(tracklet.faces[tracklet.last], face)
+            if step is not None:
                 pairs.append((step, t, f))
     taken: set[int] = set()
     placed: set[int] = set()
@@ -119,49 +130,130 @@ def _extend(open_tracklets: list[_Tracklet], faces: list[Face], index: int, shot
     return [_Tracklet(shot, {index: face}) for f, face in enumerate(faces) if f not in placed]
 
 
-def _join(
-    tracklets: list[_Tracklet], frames_FHWC: Tensor, backend: FaceBackend
-) -> list[tuple[dict[int, Face], np.ndarray | None]]:
-    """Tracklets to people: the longest first, each takes in those that are the same person by embedding."""
-    if backend.same_person is None:
-        return [(tracklet.faces, None) for tracklet in tracklets]
-    parts = [part for tracklet in tracklets for part in _split_by_person(tracklet.faces, frames_FHWC, backend)]
-    parts.sort(key=lambda part: -len(part[0]))
-    people: list[tuple[dict[int, Face], np.ndarray]] = []
-    for faces, embedding_D in parts:
-        for i, (known, known_D) in enumerate(people):
-            # One person is not twice in one frame, however alike two faces are.
-            if not faces.keys() & known.keys() and float(known_D @ embedding_D) >= backend.same_person:
-                people[i] = ({**known, **faces}, known_D)
-                break
+def _step(a: Face, b: Face) -> float | None:
+    """Distance of two detections in face widths; ``None`` where they are too far apart or too unlike in size."""
+    (centre_a, size_a), (centre_b, size_b) = centre_and_size(a), centre_and_size(b)
+    larger, smaller = max(size_a, size_b), min(size_a, size_b)
+    step = float(np.linalg.norm(centre_a - centre_b)) / larger
+    return step if step < _MAX_STEP and larger < _MAX_GROWTH * smaller else None
+
+
+def _join_by_place(tracklets: list[_Tracklet]) -> list[dict[int, Face]]:
+    """Tracklets to people: one that begins where another ended, however much later, goes on with it."""
+    people: list[dict[int, Face]] = []
+    for tracklet in sorted(tracklets, key=lambda t: min(t.faces)):
+        first = tracklet.faces[min(tracklet.faces)]
+        steps = {
+            i: step
+            for i, known in enumerate(people)
+            if max(known) < min(tracklet.faces) and (step := _step(known[max(known)], first)) is not None
+        }
+        if steps:
+            people[min(steps, key=steps.get)].update(tracklet.faces)
         else:
-            people.append((faces, embedding_D))
+            people.append(dict(tracklet.faces))
     return people
 
 
-def _split_by_person(
-    faces: dict[int, Face], frames_FHWC: Tensor, backend: FaceBackend
-) -> list[tuple[dict[int, Face], np.ndarray]]:
+@dataclass
+class _Part:
+    """Faces of one person, and the embeddings of some."""
+
+    faces: dict[int, Face]
+    embeddings: dict[int, np.ndarray]
+
+    @property
+    def typical_D(self) -> np.ndarray:
+        return _typical(list(self.embeddings.values()))
+
+
+class _Embedder:
+    """Embeds faces and reports each as one step after the ``done`` detections."""
+
+    def __init__(self, frames_FHWC: Tensor, backend: FaceBackend, done: int, progress: Callable[[int, int], None]):
+        self._frames_FHWC, self._backend = frames_FHWC, backend
+        self._done, self._total, self._progress = done, done, progress
+
+    def expect(self, count: int) -> None:
+        self._total = self._done + count
+
+    def __call__(self, index: int, face: Face) -> np.ndarray:
+        self._progress(self._done, max(self._total, self._done + 1))
+        self._done += 1
+        return self._backend.embed(self._frames_FHWC[index].numpy(), face)
+
+
+def _join_by_likeness(tracklets: list[_Tracklet], embedder: _Embedder, samples: int, same_person: float) -> list[_Part]:
+    """Tracklets to people: the longest first, each takes in those that are the same person by embedding."""
+    embedder.expect(sum(min(samples, len(tracklet.faces)) for tracklet in tracklets))
+    parts = [part for t in tracklets for part in _split_by_person(t.faces, embedder, samples, same_person)]
+    parts.sort(key=lambda part: -len(part.faces))
+    people: list[_Part] = []
+    for part in parts:
+        # One person is not twice in one frame, however alike two faces are.
+        free = [known for known in people if not part.faces.keys() & known.faces.keys()]
+        likest = max(free, key=lambda known: float(known.typical_D @ part.typical_D), default=None)
+        if likest is not None and float(likest.typical_D @ part.typical_D) >= same_person:
+            likest.faces.update(part.faces)
+            likest.embeddings.update(part.embeddings)
+        else:
+            people.append(part)
+    return people
+
+
+def _split_by_person(faces: dict[int, Face], embedder: _Embedder, samples: int, same_person: float) -> list[_Part]:
     """One tracklet, cut where the face becomes another person's in the same place (a dissolve, or a cut not found)."""
     indices = sorted(faces)
-    sampled = [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, _EMBEDDINGS).round().astype(int))]
-    embedding_of = {i: backend.embed(frames_FHWC[i].numpy(), faces[i]) for i in sampled}
-    runs: list[list[int]] = [[sampled[0]]]
-    for index in sampled[1:]:
-        mean_D = _unit(np.mean([embedding_of[i] for i in runs[-1]], axis=0))
-        # One odd embedding is a turned or blurred face; another person stays odd, so the next one decides as well.
-        following = [i for i in sampled if i >= index][:2]
-        if all(float(embedding_of[i] @ mean_D) < backend.same_person for i in following) and len(following) > 1:
-            runs.append([])
-        runs[-1].append(index)
-    starts = [run[0] for run in runs]
-    parts = []
-    for n, run in enumerate(runs):
-        begin = 0 if n == 0 else starts[n]
-        end = starts[n + 1] if n + 1 < len(runs) else indices[-1] + 1
-        part = {i: faces[i] for i in indices if begin <= i < end}
-        parts.append((part, _unit(np.mean([embedding_of[i] for i in run], axis=0))))
-    return parts
+    chosen = np.unique(np.linspace(0, len(indices) - 1, samples).round().astype(int)).tolist()
+    embeddings = {n: embedder(indices[n], faces[indices[n]]) for n in chosen}
+    runs: list[list[int]] = [[chosen[0]]]
+    begins = [0]
+    for n in chosen[1:]:
+        run = runs[-1]
+        # The first half alone: in a slow dissolve the later ones are a bit of both.
+        usual_D = _typical([embeddings[m] for m in run[: (len(run) + 1) // 2]])
+        # One odd embedding is a turned or blurred face; another person stays odd, so one more decides as well.
+        following = []
+        if float(embeddings[n] @ usual_D) < same_person and n - 1 > run[-1]:
+            following = [n, *([m for m in chosen if m > n][:1] or [n - 1])]
+            if following[1] not in embeddings:
+                embeddings[n - 1] = embedder(indices[n - 1], faces[indices[n - 1]])
+        if following and all(float(embeddings[m] @ usual_D) < same_person for m in following):
+            other_D = _typical([embeddings[m] for m in following])
+            begin = _first_of_other(run[0], n, usual_D, other_D, indices, faces, embedder)
+            begins.append(begin)
+            runs[-1] = [m for m in run if m < begin]
+            runs.append([m for m in run if m >= begin])
+        runs[-1].append(n)
+    return [
+        _Part({indices[n]: faces[indices[n]] for n in range(begin, end)}, {indices[n]: embeddings[n] for n in run})
+        for begin, end, run in zip(begins, [*begins[1:], len(indices)], runs, strict=True)
+    ]
+
+
+def _first_of_other(
+    before: int,
+    after: int,
+    usual_D: np.ndarray,
+    other_D: np.ndarray,
+    indices: list[int],
+    faces: dict[int, Face],
+    embedder: _Embedder,
+) -> int:
+    """The first detection that is more like the other person, by halving what lies between two samples."""
+    while after - before > 1:
+        middle = (before + after) // 2
+        embedding_D = embedder(indices[middle], faces[indices[middle]])
+        if float(embedding_D @ usual_D) >= float(embedding_D @ other_D):
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+def _typical(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """Component by component the median, so that one turned or covered face among three changes little."""
+    return _unit(np.median(embeddings, axis=0))
 
 
 def _unit(vector_D: np.ndarray) -> np.ndarray:
@@ -174,4 +266,4 @@ def _dominance(faces: dict[int, Face], looked_at: int, width: int, height: int) 
         centre, size = centre_and_size(face)
         off_centre = float(np.linalg.norm(centre / np.array([width, height]) - 0.5)) / np.sqrt(0.5)
         total += size / max(width, height) * (1 - 0.5 * min(1.0, off_centre))
-    return min(1.0, total / looked_at)
+    return float(min(1.0, total / looked_at))

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-HEAVY = ("insightface", "cv2", "diffusers", "av", "transformers", "peft", "accelerate", "PIL")
+HEAVY = (
+    "dlib", "matplotlib", "onnxruntime", "insightface", "cv2", "diffusers", "av", "transformers", "peft", "accelerate",
+    "PIL",
+)  # fmt: skip
 
 EVERY_CORE_MODULE = """
 import importlib, pkgutil, slotid_core

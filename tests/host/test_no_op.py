@@ -68,12 +68,13 @@ def test_random_weights_in_diffusers_leave_nothing_behind(tools, transformer, we
         with torch.no_grad():
             return transformer(noise, 1000 * sigma, context, return_dict=False)[0]
 
-    before = plain()
+    before, names = plain(), set(transformer.state_dict())
     everyone = torch.tensor([True])
     with torch.no_grad():
         with inject(transformer, [Injection(weights.model, embedding)], weights.lora) as injected:
             assert not torch.equal(injected(noise, sigma, context, everyone), before)
         assert torch.equal(plain(), before)
+        assert set(transformer.state_dict()) == names
         silent = Injection(weights.model, embedding, strength=0.0)
         with inject(transformer, [silent], weights.lora, lora_strength=0.0) as injected:
             assert torch.equal(injected(noise, sigma, context, everyone), before)
