@@ -115,7 +115,8 @@ def inject(
             hook.remove()
         if with_lora:
             transformer.delete_adapters(ADAPTER)
-            if not transformer.peft_config:  # somebody else's adapters keep peft's layers in place
+            # peft's layers stay in place for somebody else's adapters; the last one takes the attribute along.
+            if not getattr(transformer, "peft_config", None):
                 transformer.unload_lora()
 
 
