@@ -31,7 +31,7 @@ _SHIRT = (
 )
 
 
-def ear_points(side: SimpleNamespace, skull_x: Tensor) -> Tensor:
+def ear_points(front: SimpleNamespace, side: SimpleNamespace, skull_x: Tensor) -> Tensor:
     """The ear on the right of a frontal picture, ``[B, R, C, 3]``: from the middle over the rim to its back.
 
     Args:
@@ -59,10 +59,11 @@ def ear_points(side: SimpleNamespace, skull_x: Tensor) -> Tensor:
     u, v = u * math.cos(lean) - v * math.sin(lean), v * math.cos(lean) + u * math.sin(lean)
     size = (0.93 + 0.15 * side.ear_size)[..., None]
     u, v, out = u * size, v * size, out * size
-    stand = 0.34
-    x = skull_x[..., None] + 0.05 + out * math.cos(stand) + (1.3 - u) * math.sin(stand)
+    # Long hair presses the ears to the head.
+    stand = (0.34 - 0.30 * smoothstep(0.28, 0.42, front.hair_length))[..., None]
+    x = skull_x[..., None] + 0.05 + out * stand.cos() + (1.3 - u) * stand.sin()
     y = -1.15 + 0.6 * side.ear_height[..., None] + v
-    z = -1.0 + u * math.cos(stand) + out * math.sin(stand)
+    z = -1.0 + u * stand.cos() + out * stand.sin()
     return torch.stack([x, y, z], -1)
 
 

@@ -31,7 +31,7 @@ def hair_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNames
     hem_BC, opening_BC = _hem(front, side, angle)
     share_R = (torch.arange(ROWS, device=angle.device) / (ROWS - 1))[None, :, None]
     level_BRC = hem_BC[:, None] * share_R**0.9
-    guides = _hanging(front, side, skull_guides(front, side, plan))
+    guides = _hanging(front, skull_guides(front, side, plan))
     skull_BRC3 = loft(guides, level_BRC, angle, roundness_at(level_BRC))
     outwards = skull_BRC3 - torch.tensor([0.0, 2.5, -1.0], device=angle.device)
     up = outwards[..., 1].clamp(min=0)
@@ -79,12 +79,12 @@ def _hem(front, side, angle):
     return line * opening + behind * (1 - opening), opening
 
 
-def _hanging(front, side, guides):
+def _hanging(front, guides):
     """Below the widest part of the skull hair hangs instead of following face and neck."""
     level = torch.arange(guides.shape[1], device=guides.device, dtype=torch.float32)[None]
     front_y, front_z, side_x, side_y, side_z, back_y, back_z = guides.unbind(-1)
     hang = smoothstep(0.30, 0.55, front.hair_length)
-    below = smoothstep(5.0, 8.0, level) * hang
+    below = smoothstep(4.2, 8.6, level) * hang
     side_x = side_x + (8.3 - 1.2 * smoothstep(12.0, 16.0, level) - side_x) * below
     side_z = side_z + (-1.2 - side_z) * below
     back_z = back_z + (-9.0 + 0.6 * smoothstep(9.0, 13.0, level) - back_z) * below * 0.9

@@ -126,7 +126,7 @@ def build_mesh(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamesp
     skin = skin_points(front, side, plan)
     level = skin_levels().to(device)
     ear_row, ear_column = int((level < 6.3).sum()), int((skin_angles() < math.pi / 2 - 1e-6).sum())
-    right_ear = ear_points(side, skin[:, ear_row, ear_column, :1])
+    right_ear = ear_points(front, side, skin[:, ear_row, ear_column, :1])
     left_ear = right_ear * torch.tensor([-1.0, 1.0, 1.0], device=device)
     hair = hair_points(front, side, plan)
     shirt = shirt_points(batch, device)

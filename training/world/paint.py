@@ -110,11 +110,11 @@ def _beard(front, plan, paint, x, y, z):
     a = x.abs()
     upper_outer, upper_inner, lower_inner, lower_outer, u = mouth_curves(plan, x)
     cheek_line = plan.mouth_y + 1.1 + 0.30 * (a - 2.0).clamp(min=0) + 0.10 * (a - 2.0).clamp(min=0) ** 2
-    below = smoothstep(0.9, -0.7, y - cheek_line) * smoothstep(-1.2, 0.8, z)
+    below = smoothstep(0.9, -0.7, y - cheek_line) * smoothstep(0.0, 1.8, z)
     top = plan.nose_y - 0.35 - 0.16 * a - 0.10 * (a - 1.6).clamp(min=0) ** 2
     moustache = smoothstep(0.3, -0.3, y - top) * smoothstep(3.4, 2.2, a)
     area = torch.maximum(below, moustache * smoothstep(1.0, 2.0, z))
-    under = smoothstep(-14.2, -12.4, y)
+    under = smoothstep(-12.2, -10.8, y - 0.4 * (5.0 - z).clamp(min=0) * smoothstep(-8.5, -10.0, y))
     lips = smoothstep(-0.12, 0.1, torch.minimum(upper_outer - y, y - lower_outer)) * smoothstep(1.08, 0.95, u)
     soul = bump(a, 1.4) * bump(y - (lower_outer - 0.15), 0.25)
     area = area * under * (1 - lips) * (1 - 0.5 * soul)

@@ -24,11 +24,11 @@ JAW_ANGLE = 0.27
 """Radians that the jaw turns for a mouth wide open."""
 
 
-def face_plan(front: SimpleNamespace, side: SimpleNamespace, expression: SimpleNamespace) -> SimpleNamespace:
+def face_plan(front: SimpleNamespace, expression: SimpleNamespace) -> SimpleNamespace:
     """Measures of the face as fields ``[B, 1]``.
 
     Args:
-        front, side, expression: columns of ``FrontTraits``, ``SideTraits`` and ``Expression``.
+        front, expression: columns of ``FrontTraits`` and ``Expression``.
     """
     e = expression
     length = 1 + 0.07 * front.face_length
@@ -42,7 +42,6 @@ def face_plan(front: SimpleNamespace, side: SimpleNamespace, expression: SimpleN
         length=length,
         smile=e.smile,
         jaw=jaw,
-        mouth_open=e.mouth_open,
         # eyes
         eye_x=eye_x,
         eye_y=torch.zeros_like(eye_x),

@@ -111,7 +111,7 @@ def _render(heads: list[HeadTraits], views: list[Scene], behind_BHW3: Tensor, fa
     expression = columns([view.expression for view in views], device)
     light, camera = columns([view.light for view in views], device), columns([view.camera for view in views], device)
     clothing = torch.tensor([view.clothing for view in views], dtype=torch.float32, device=device)
-    plan = face_plan(front, side, expression)
+    plan = face_plan(front, expression)
     pose = columns([view.pose for view in views], device)
     turned = rotation(pose)
     shapes = topology(device)

@@ -92,7 +92,7 @@ def skin_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNames
     x, y, z = base.flatten(1, 2).unbind(-1)
     face = smoothstep(0.5, 4.0, z)
     x, z = _flesh(front, side, plan, x, y, z, face)
-    z = z + face * _eyes(plan, side, x, y, z)
+    z = z + face * _eyes(plan, x, y, z)
     z = z + face * _nose(side, plan, x, y)
     neck = smoothstep(11.0, 14.2, level).expand(shape).flatten(1)
     x, y, z = _drop_jaw(plan, x, y, z, 1 - neck)
@@ -116,21 +116,21 @@ def _flesh(front, side, plan, x, y, z, face):
     muzzle = bump(a, 2.7) * bump(y - plan.mouth_y, 2.1)
     z = z + face * muzzle * (0.65 - 0.2 * smile)
     # From the wing of the nose past the corner of the mouth.
-    fold_x = 2.0 + 0.55 * (plan.nose_y + 0.4 - y) * 0.75 + 0.25 * smile
+    fold_x = 2.0 + 0.41 * (plan.nose_y + 0.4 - y) + 0.25 * smile
     fold = bump(a - fold_x, 0.42) * smoothstep(-7.8, -5.8, y) * smoothstep(plan.nose_y + 0.7, plan.nose_y - 0.6, y)
     z = z - face * fold * (0.10 + 0.30 * smile)
     chin = bump(a, 1.35 + 0.45 * front.chin_width) * bump(y - plan.chin_y - 0.1, 1.15)
     z = z + face * chin * (0.60 + 0.15 * side.chin_projection)
     z = z - face * bump(a, 1.6) * bump(y - (plan.chin_y + 1.45), 0.6) * 0.28
     bulk = plan.beard_bulk * smoothstep(1.0, -1.0, y - plan.mouth_y - 0.9 - 0.3 * (a - 2.0).clamp(min=0))
-    bulk = bulk * smoothstep(-13.0, -10.5, y) * smoothstep(-1.5, 1.5, z)
+    bulk = bulk * smoothstep(-12.5, -10.5, y) * smoothstep(0.0, 2.5, z)
     z, x = z + 0.55 * bulk * face, x + 0.45 * bulk * x.sign() * smoothstep(0.5, 3.0, a)
     temple = bump(y - 3.4, 2.3) * bump(a - 6.6, 1.4)
     x = x - x.sign() * temple * face * 0.25
     return x, z
 
 
-def _eyes(plan, side, x, y, z):
+def _eyes(plan, x, y, z):
     """Sockets, the balls of the eyes under the lids, and the fold of the upper lid."""
     dx, dy = (x.abs() - plan.eye_x), y - plan.eye_y
     socket = bump(dx + 0.15, 1.95) * bump(dy - 0.35, 1.35)
