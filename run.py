@@ -24,7 +24,10 @@ usage: python run.py demo [options]   reference clip + prompt -> identity -> gen
        python run.py --help           this text
 
   demo options (all of them: python run.py demo --help), for example
-      --clip FILE --prompt TEXT       your own reference clip and prompt; FILE is relative to where you are
+      --clip FILE --prompt TEXT       your own reference clip and prompt; FILE is relative to where you are.
+                                      Finding the face needs dlib or insightface, which is not installed here for
+                                      you, since their weights are not free for every use; the error says how.
+      --clip FILE --box X,Y,W,H       the same, and you say where the face is: nothing more is needed
   test options
       --full                          also the heavy campaigns
       tests/core -k NAME -x ...       anything pytest takes; paths are relative to the repository
@@ -46,8 +49,7 @@ NO_HOST = "needs a ComfyUI checkout: set COMFYUI_PATH or place one at ~/comfy/Co
 
 # `python -m pytest` would put the repository first on sys.path, where nodes/ hides ComfyUI's own nodes.py.
 PYTEST_START = (
-    "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
-    "import pytest; sys.exit(pytest.main())"
+    "import sys; sys.path[:] = [entry for entry in sys.path if entry]; import pytest; sys.exit(pytest.main())"
 )
 
 
@@ -102,7 +104,9 @@ def install_plan(command, host):
     files = [ROOT / training, ROOT / "pyproject.toml"]
     arguments = ["-r", str(training), "-e", ".[test]" if command == "test" else "."]
     if command == "test" and host is not None:
-        arguments += ["-r", str(host / "requirements.txt")]
+        # torchaudio, which ComfyUI needs, has no release after 2.11: that one is built for CUDA 13.0, refuses at
+        # import a torch that is built for another, and does not tell pip so. torch 2.15 is built for 13.2.
+        arguments += ["torch<2.15", "-r", str(host / "requirements.txt")]
         files.append(host / "requirements.txt")
     return arguments, files
 
