@@ -11,9 +11,10 @@ from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights
 from ..slotid_core.errors import SlotIDError
 from ..slotid_core.identify import Identified, identify
 from ..slotid_core.model import SlotID
+from ..slotid_core.reference import Reference
 from .host_vae import encode_frames
 from .node_text import show_text
-from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
+from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel, SlotIDReference
 
 _log = logging.getLogger("slotid")
 
@@ -32,18 +33,36 @@ class SlotIDEncode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE, the same that decodes the video."),
                 io.Image.Input("clip", tooltip="The square clip from Load Reference Clip, 4n+1 frames."),
                 io.Image.Input("portrait", tooltip="One picture, from Extract Portrait."),
+                SlotIDReference.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="From the node that gave the clip. What the clip shows and lacks is said on the node and "
+                    "kept with the identity.",
+                ),
             ],
             outputs=[SlotIDIdentity.Output("identity", tooltip="The person, for Apply Slot-ID to Wan.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, slotid_model: SlotIDWeights, vae: io.Vae.Type, clip: Tensor, portrait: Tensor) -> io.NodeOutput:
+    def execute(
+        cls,
+        slotid_model: SlotIDWeights,
+        vae: io.Vae.Type,
+        clip: Tensor,
+        portrait: Tensor,
+        reference: Reference | None = None,
+    ) -> io.NodeOutput:
         if portrait.shape[0] != 1:
             raise SlotIDError(f"Got {portrait.shape[0]} portraits, expected one. Pick one with Extract Portrait.")
         model = _on_gpu(slotid_model.model)
         identified = identify(
-            slotid_model, model, lambda frames: encode_frames(vae, frames), clip[..., :3], portrait[0, ..., :3]
+            slotid_model,
+            model,
+            lambda frames: encode_frames(vae, frames),
+            clip[..., :3],
+            portrait[0, ..., :3],
+            reference,
         )
         text = _describe(slotid_model, identified, clip)
         _log.info("%s", text)
@@ -65,6 +84,10 @@ def _describe(weights: SlotIDWeights, identified: Identified, clip: Tensor) -> s
     lines = [tokens]
     if identified.routing is not None:
         lines.append(f"Overlap of what the slots read: {float(identified.routing.overlap()):.2f} (1 = all the same).")
+    coverage = identified.identity.coverage
+    if coverage is not None:
+        lines.append(f"Kept with the identity: {coverage.faces} frames of the clip measured by {coverage.backend}.")
+        lines += [f"Missing: {sentence}." for sentence in coverage.missing]
     if weights.untrained:
         lines.insert(0, NO_IDENTITY)
     return "\n".join(lines)

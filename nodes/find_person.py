@@ -147,7 +147,9 @@ class SlotIDFindPerson(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("clip", tooltip="The square clip, for Encode Slot-ID."),
-                SlotIDReference.Output("reference", tooltip="For Extract Portrait and Reference Report."),
+                SlotIDReference.Output(
+                    "reference", tooltip="For Extract Portrait, Encode Slot-ID and Reference Report."
+                ),
                 io.String.Output("info", tooltip="Who was found, what the clip shows and what it lacks."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -80,7 +80,8 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
                 io.Image.Output("frames", tooltip="The same frames whole, for Extract Portrait."),
                 io.String.Output("info", tooltip="What was read and who was found; what the clip lacks."),
                 SlotIDReference.Output(
-                    "reference", tooltip="For Extract Portrait and Reference Report; nothing with faces off."
+                    "reference",
+                    tooltip="For Extract Portrait, Encode Slot-ID and Reference Report; nothing with faces off.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -46,18 +46,25 @@ def bundle(model: SlotID, lora: LoraWeights, facts: Mapping[str, Any]) -> SlotID
 
 
 def untrained_weights(preset: str, seed: int = 0) -> SlotIDWeights:
-    """Random inner layers and zero outputs: an exact no-op, the state that training starts from.
+    """:func:`untrained_weights_of` a preset.
 
     Raises:
         SlotIDError: no preset has that name.
     """
-    config = SlotIDConfig.preset(preset)
+    return untrained_weights_of(SlotIDConfig.preset(preset), seed, {"preset": preset})
+
+
+def untrained_weights_of(config: SlotIDConfig, seed: int, facts: Mapping[str, Any] | None = None) -> SlotIDWeights:
+    """Random inner layers and zero outputs: an exact no-op, the state that training starts from.
+
+    The same seed gives the same weights, and the global random state is left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed the host's GPUs
         model = SlotID(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     lora = lora_format.untrained_lora(config.lora, config.backbone, generator)
-    return bundle(model, lora, {"preset": preset, "trained_steps": 0})
+    return bundle(model, lora, {**(facts or {}), "trained_steps": 0})
 
 
 def save_weights(path: Path, weights: SlotIDWeights) -> None:

@@ -4,6 +4,7 @@ Shape letters: B batch, C latent channels, T H W latent frames, height, width, L
 H heads (inside attention), d head width, S slots.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,12 +105,13 @@ class VideoEncoder(nn.Module):
         self.blocks = nn.ModuleList(STSABlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, latents_BCTHW: Tensor, generator: torch.Generator | None = None) -> VideoTokens:
+    def forward(self, latents_BCTHW: Tensor, generators: Sequence[torch.Generator] | None = None) -> VideoTokens:
         """Encode normalised latents.
 
         Args:
             latents_BCTHW: ``[B, C, T, H, W]``; T, H and W divisible by the patch.
-            generator: source of the token dropout in training mode, on the latents' device.
+            generators: sources of the token dropout in training mode, one a row, so that a row's dropout does not
+                depend on its batch; ``None`` is torch's global one.
 
         Raises:
             SlotIDError: a shape that does not fit; the message says what would.
@@ -117,23 +119,27 @@ class VideoEncoder(nn.Module):
         features_BDTHW = self.embed(latents_BCTHW)
         grid_THW = tuple(features_BDTHW.shape[2:])
         tokens_BLD = features_BDTHW.flatten(2).transpose(1, 2)
-        return VideoTokens(self.contextualise(tokens_BLD, grid_positions(grid_THW), generator), grid_THW)
+        return VideoTokens(self.contextualise(tokens_BLD, grid_positions(grid_THW), generators), grid_THW)
 
     def contextualise(
-        self, tokens_BLD: Tensor, positions_L3: Tensor, generator: torch.Generator | None = None
+        self, tokens_BLD: Tensor, positions_L3: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> Tensor:
         """The STSA stack on embedded tokens at integer (t, h, w) positions. Shape ``[B, L, D]``."""
         if self.training and self.config.token_dropout:
-            tokens_BLD = drop_tokens(tokens_BLD, self.config.token_dropout, generator)
+            tokens_BLD = drop_tokens(tokens_BLD, self.config.token_dropout, generators)
         angles_Ld = rotation_angles(positions_L3, self.config.width // self.config.heads, self.config.temporal_rope)
         for block in self.blocks:
             tokens_BLD = block(tokens_BLD, angles_Ld)
         return self.norm(tokens_BLD)
 
 
-def drop_tokens(tokens_BLD: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+def drop_tokens(tokens_BLD: Tensor, rate: float, generators: Sequence[torch.Generator] | None = None) -> Tensor:
     """Zero whole tokens with chance ``rate`` and scale the others so that the expectation stays."""
-    keep_BL1 = torch.rand(*tokens_BLD.shape[:2], 1, device=tokens_BLD.device, generator=generator) >= rate
+    batch, length = tokens_BLD.shape[:2]
+    rows: Sequence[torch.Generator | None] = generators if generators is not None else [None] * batch
+    assert len(rows) == batch, f"{len(rows)} generators for {batch} rows"
+    draws = [torch.rand(length, 1, generator=g, device=g.device if g else tokens_BLD.device) for g in rows]
+    keep_BL1 = (torch.stack(draws) >= rate).to(tokens_BLD.device)
     return tokens_BLD * keep_BL1 / (1.0 - rate)
 
 

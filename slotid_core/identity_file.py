@@ -1,4 +1,4 @@
-"""An identity <-> one ``.safetensors`` file: tokens, global vectors, thumbnail, hashes."""
+"""An identity <-> one ``.safetensors`` file: tokens, global vectors, thumbnail, hashes, coverage."""
 
 import re
 import reprlib
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from .errors import SlotIDError
+from .reference.coverage import Coverage
 from .safe_file import SafeFile, write
 from .types import Identity, IdentityEmbedding
 
@@ -14,6 +16,8 @@ KIND = "identity"
 FORMAT_VERSION = 1
 THUMBNAIL_SIDE = 128
 _HASHES = ("weights_hash", "clip_hash", "portrait_hash")
+# Files without it are as good: older ones, and those of clips that nobody measured.
+_COVERAGE = "coverage"
 _MAX_SIDE = 16384
 
 
@@ -25,7 +29,10 @@ def save_identity(path: Path, identity: Identity) -> None:
     """
     tensors = {f.name: getattr(identity.embedding, f.name) for f in fields(IdentityEmbedding)}
     tensors["thumbnail_HWC"] = identity.thumbnail_HWC
-    write(path, KIND, FORMAT_VERSION, tensors, {name: getattr(identity, name) for name in _HASHES})
+    info = {name: getattr(identity, name) for name in _HASHES}
+    if identity.coverage is not None:
+        info[_COVERAGE] = identity.coverage.to_dict()
+    write(path, KIND, FORMAT_VERSION, tensors, info)
 
 
 def load_identity(path: Path) -> Identity:
@@ -39,6 +46,7 @@ def load_identity(path: Path) -> Identity:
         for name, value in hashes.items():
             if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
                 raise file.error(f"its {name} is {reprlib.repr(value)}, expected 64 hexadecimal digits")
+        coverage = _read_coverage(file)
         shapes = file.shapes()
         expected = {}
         for name, ndim in _NDIM.items():
@@ -49,7 +57,7 @@ def load_identity(path: Path) -> Identity:
         _check_agreement(file, shapes)
         tensors = file.read(expected)
     thumbnail_HWC = tensors.pop("thumbnail_HWC")
-    return Identity(IdentityEmbedding(**tensors), thumbnail_HWC=thumbnail_HWC, **hashes)
+    return Identity(IdentityEmbedding(**tensors), thumbnail_HWC=thumbnail_HWC, coverage=coverage, **hashes)
 
 
 _NDIM = {
@@ -59,6 +67,15 @@ _NDIM = {
     "portrait_global_BG": 2,
     "thumbnail_HWC": 3,
 }
+
+
+def _read_coverage(file: SafeFile) -> Coverage | None:
+    if _COVERAGE not in file.info:
+        return None
+    try:
+        return Coverage.from_dict(file.info[_COVERAGE])
+    except SlotIDError as error:
+        raise file.error(f"its coverage is not valid: {error}") from error
 
 
 def _check_agreement(file: SafeFile, shapes: dict[str, tuple[int, ...]]) -> None:

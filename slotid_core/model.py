@@ -4,6 +4,8 @@ Shape letters: B batch, C latent channels, T H W latent frames, height, width, S
 width, E text-token width, G global-vector width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,14 +43,14 @@ class SlotID(nn.Module):
         self,
         clip_latents_BCTHW: Tensor,
         portrait_latents_BCTHW: Tensor,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> Encoding:
         """Encode people.
 
         Args:
             clip_latents_BCTHW: *normalised* latents of the reference clips, ``[B, C, T, H, W]``.
             portrait_latents_BCTHW: *normalised* latents of the portraits, ``[B, C, 1, h, w]``.
-            generator: source of the token dropout in training mode.
+            generators: sources of the token dropout in training mode, one a person.
 
         Returns:
             Un-gated tokens and global vectors, and the routing.
@@ -59,7 +61,7 @@ class SlotID(nn.Module):
         if self.config.encoder.kind == "conv_pool":
             slots_BSD, routing = self.conv_pool(clip_latents_BCTHW), None
         else:
-            reading = self.reader(self.encoder(clip_latents_BCTHW, generator))
+            reading = self.reader(self.encoder(clip_latents_BCTHW, generators))
             slots_BSD, routing = reading.slots_BSD, reading.routing
         anchors_BKD = self.portrait(portrait_latents_BCTHW)
         embedding = IdentityEmbedding(

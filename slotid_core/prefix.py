@@ -36,13 +36,14 @@ def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     Rows must agree in :func:`missing_slots`: rows that do not have to be run apart, for they need contexts of
     different length.
     """
-    is_silent_B11 = (prefix_BPE == 0).flatten(1).all(dim=1)[:, None, None]
-    if is_silent_B11.all():
+    P = prefix_BPE.shape[1]
+    # A zero token written over a pad changes nothing, but it lets training's first gradient through.
+    is_left_B = (prefix_BPE == 0).flatten(1).all(dim=1) & (trailing_pads(context_BLE) < P)
+    if is_left_B.all():
         return context_BLE
     missing_B = missing_slots(context_BLE, prefix_BPE)
     grow = int(missing_B[0])
     assert bool((missing_B == grow).all()), f"rows of one batch need different context lengths: {missing_B.tolist()}"
     context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
-    P = prefix_BPE.shape[1]
-    tail_BPE = torch.where(is_silent_B11, context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))
+    tail_BPE = torch.where(is_left_B[:, None, None], context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))
     return torch.cat([context_BLE[:, :-P], tail_BPE], dim=1)

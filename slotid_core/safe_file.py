@@ -43,7 +43,7 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
     if len(document) > _MAX_JSON:
         raise SlotIDError(f"The facts for {path.name} take {len(document)} characters, at most {_MAX_JSON} are kept.")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)})
+    content = _ordered(save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)}))
     # Not mkstemp: its files stay unreadable for every other user, a server's account among them.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}.tmp")
     try:
@@ -58,6 +58,14 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
     finally:
         with contextlib.suppress(OSError):  # it is gone when the rename went through, or was never made
             temporary.unlink()
+
+
+def _ordered(content: bytes) -> bytes:
+    """The library writes metadata in random order; the same content has to be the same file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 class SafeFile:

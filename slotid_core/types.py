@@ -9,9 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .reference.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,5 @@ class Identity:
     """SHA-256 of the portrait's pixels."""
     thumbnail_HWC: Tensor
     """A small picture of the portrait, uint8 RGB."""
+    coverage: Coverage | None = None
+    """What the reference clip shows of the person and what it lacks; ``None`` where nothing was measured."""

@@ -5,7 +5,7 @@ python training/sample.py --demo
 python training/sample.py --transformer WAN --vae VAE --weights SLOTID.safetensors --clip CLIP.mp4
     --text-embeds PROMPT.safetensors --negative-embeds NEGATIVE.safetensors
 
-Shape letters: F frames, H W height and width, C colour channels, L context tokens, E text-token width.
+Shape letters: F frames, H W height and width, C channels, L context tokens, E text-token width.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from slotid_core.errors import SlotIDError
 from training.sample_args import parse
+from training.sample_reference import FPS, read_reference, write_report
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from slotid_core.checkpoint import SlotIDWeights
 
-FPS = 16
 RANDOM_WAN = (
     "RANDOM WEIGHTS: the tiny demo Wan is untrained, so the picture is noise-like and no identity will appear. "
     "What is shown is that the whole path works."
@@ -101,48 +101,12 @@ def _load(args: argparse.Namespace) -> _Models:
     return _Models(transformer=transformer.to(args.device), vae=vae.to(args.device), weights=weights, warning=warning)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Reference:
-    name: str
-    clip_FHWC: Tensor
-    portrait_HWC: Tensor
-    about_portrait: str
-
-
-def _read_reference(args: argparse.Namespace) -> _Reference:
-    """The square clip and the portrait, of the user's video or of the drawn one."""
-    from slotid_core.identify import CLIP_SIDE, PORTRAIT_SIDE
-    from slotid_core.reference import Box, extract_portrait, largest_square, read_clip, square_around, square_crop
-    from training.demo_clip import HEAD_BOX, SIZE
-    from training.demo_models import CLIP_FILE, write_demo_clip
-
-    path, head = args.clip, None
-    if path is None:
-        path = args.out / CLIP_FILE
-        write_demo_clip(path)
-        left, top, right, bottom = (round(SIZE * share) for share in HEAD_BOX)
-        head = Box(left, top, right - left, bottom - top)
-    with _progress("Reading the clip", args.clip_frames, "frames") as progress:
-        clip = read_clip(path, start=args.start, frames=args.clip_frames, fps=FPS, progress=progress)
-    print(clip.describe())
-    height, width = clip.frames_FHWC.shape[1:3]
-    square = square_around(Box(*args.box), width, height) if args.box else largest_square(width, height)
-    # Cut before the conversion to float: whole 4K frames would take several gigabytes.
-    square_FHWC = square.cut(clip.frames_FHWC).float() / 255
-    portrait = extract_portrait(square_FHWC, box=None if args.box else head, size=PORTRAIT_SIDE)
-    return _Reference(
-        name=path.name,
-        clip_FHWC=square_crop(square_FHWC, None, CLIP_SIDE),
-        portrait_HWC=portrait.image_HWC,
-        about_portrait=f"frame {portrait.frame_index + 1} of the clip, the sharpest",
-    )
-
-
 def run(args: argparse.Namespace) -> list[Path]:
     """Sample one video, with progress on the terminal.
 
     Returns:
-        The files written: video, contact sheet, identity.
+        The files written: video, contact sheet, identity; and of the reference clip a contact sheet and the coverage
+        plot.
 
     Raises:
         SlotIDError: something of the input can't be used.
@@ -178,7 +142,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     positive_1LE = prompt_tokens(args.prompt, args.text_embeds, backbone.text_dim).to(args.device)
     negative_1LE = prompt_tokens(args.negative, args.negative_embeds, backbone.text_dim).to(args.device)
 
-    reference = _read_reference(args)
+    reference = read_reference(args, _progress)
     print("Encoding the identity ...", flush=True)
     identity = identify(
         models.weights,
@@ -186,6 +150,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         partial(encode_frames, models.vae),
         reference.clip_FHWC,
         reference.portrait_HWC,
+        reference.reference,
     ).identity
     injection = Injection(
         model=models.weights.model,
@@ -202,7 +167,7 @@ def run(args: argparse.Namespace) -> list[Path]:
 
         with (
             inject(models.transformer, [injection], models.weights.lora, args.lora_strength) as injected,
-            _progress(what, config.steps, "steps") as progress,
+            _progress(what, "steps") as progress,
         ):
             latents_1CThw = generate(
                 velocity,
@@ -226,9 +191,11 @@ def run(args: argparse.Namespace) -> list[Path]:
         rows.append(SheetRow(label="The same noise and prompt without the identity", frames_FHWC=plain_FHWC))
 
     stem = f"slotid_{'demo_' if args.demo else ''}seed{args.seed}"
-    video, sheet, person = (args.out / f"{stem}{suffix}" for suffix in (".mp4", ".png", ".safetensors"))
+    endings = (".mp4", ".png", ".safetensors", "_reference.png", "_coverage.png")
+    files = video, sheet, person, frames, coverage = [args.out / f"{stem}{ending}" for ending in endings]
     save_identity(person, identity)
     write_mp4(video, video_FHWC, FPS)
+    write_report(reference.reference, frames, coverage)
     contact_sheet(
         sheet,
         title="Slot-ID",
@@ -242,16 +209,21 @@ def run(args: argparse.Namespace) -> list[Path]:
         ],
     )
     print(f"Done in {time.monotonic() - started:.0f} s.")
-    return [video, sheet, person]
+    return files
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on the terminal, fed with ``(done, total)``."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=total, unit=f" {unit}") as bar:
-        yield lambda done, total: bar.update(done - bar.n)
+    with tqdm(desc=what, unit=f" {unit}") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 if __name__ == "__main__":

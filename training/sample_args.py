@@ -9,6 +9,10 @@ PROMPT = "a person smiles and turns the head in a sunny garden"
 # What differs between a real Wan and the demo's tiny one, which has to be done within a minute on two CPU cores.
 REAL = {"size": (720, 480), "frames": 65, "steps": 30, "guidance": 5.0}
 DEMO = {"size": (160, 160), "frames": 33, "steps": 20, "guidance": 3.0}
+# Of slotid_core.reference.BACKENDS those that need no ComfyUI; importing them here would load PyTorch for --help.
+FACES = ("auto", "insightface", "dlib", "box")
+ON_BREAK = ("refuse", "longest part")
+BACKGROUND = ("built-in matte", "keep")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -19,9 +23,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(
         prog="sample.py",
-        description="Reference clip + prompt -> identity -> video (.mp4), contact sheet (.png) and identity file.",
+        description="Reference clip + prompt -> identity -> video (.mp4), contact sheet (.png), identity file, and a "
+        "report of the reference clip (two .png).",
         epilog="With --demo, whatever is not given comes built in: a drawn reference clip, and a tiny Wan and Slot-ID "
-        "weights with RANDOM weights, which show that the path works but no identity.",
+        "weights with RANDOM weights, which show that the path works but no identity. To find the person in a --clip "
+        "of your own, a face backend is needed, which 'run.py demo' does not install: pip install the extra dlib or "
+        "insightface, whose weights are not for every commercial use; or give --box, which needs nothing.",
     )
     add = parser.add_argument
     add("--demo", action="store_true", help="use the built-in clip and tiny models for what is not given")
@@ -39,7 +46,33 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument_group("reference clip").add_argument
     add("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin in the clip (%(default)s)")
     add("--clip-frames", type=int, default=65, metavar="N", help="frames to read, 4n + 1, 16 a second (%(default)s)")
-    add("--box", type=_box, metavar="X,Y,W,H", help="where the person is, in pixels (the largest centred square)")
+    add(
+        "--faces",
+        choices=FACES,
+        default="auto",
+        help="how the person is found; auto: the box, else insightface, else dlib, whichever is at hand (%(default)s)",
+    )
+    add("--person", type=int, default=0, metavar="N", help="who is meant; 0: the one who dominates the clip")
+    add("--box", type=_box, metavar="X,Y,W,H", help="where the face is in all frames, in pixels of the frames as read")
+    add(
+        "--on-break",
+        choices=ON_BREAK,
+        default=ON_BREAK[0],
+        help="at a hard cut, or where the person is gone: stop, or take the longest part (%(default)s)",
+    )
+    add(
+        "--background",
+        choices=BACKGROUND,
+        default=BACKGROUND[0],
+        help="of the portrait: white by the matte, as in training, or kept (%(default)s)",
+    )
+    add(
+        "--max-side",
+        type=int,
+        default=1280,
+        metavar="PIXELS",
+        help="larger frames are shrunk while they are read (%(default)s)",
+    )
 
     add = parser.add_argument_group("identity").add_argument
     add("--strength", type=float, default=1.0, help="of the identity (%(default)s)")
@@ -73,6 +106,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name, value in (DEMO if args.demo else REAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.box and args.faces not in ("auto", "box"):
+        parser.error(f"--box takes the place of --faces {args.faces}; give one of them")
+    if args.faces == "box" and not args.box:
+        parser.error("--faces box needs --box X,Y,W,H")
+    if args.clip is None and (args.box or args.faces != "auto"):
+        parser.error("--box and --faces are for --clip; where the drawn head is, is known")
     if args.dtype != "float32" and args.transformer is None:
         parser.error("--dtype is for --transformer; the demo's tiny Wan is float32")
     if args.text_embeds and not args.negative_embeds and args.guidance != 1.0:

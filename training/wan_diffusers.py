@@ -6,7 +6,10 @@ width (an eighth of H and W), B batch, C latent channels (16).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -17,16 +20,16 @@ from slotid_core.errors import SlotIDError
 from slotid_core.latents import WAN21_MEAN, WAN21_STD, denormalise, normalise
 from training.demo_clip import demo_clip
 from training.random_weights import fill
-from training.wan_files import assign, load_folder, read_tensors
+from training.wan_files import assign, cast, load_folder, read_tensors
 
 HEAD_WIDTH = 128
 
 
-def tiny_transformer(seed: int = 0) -> WanTransformer3DModel:
+def tiny_transformer(seed: int = 0, dtype: torch.dtype = torch.float32) -> WanTransformer3DModel:
     """A real Wan transformer of the ``tiny`` preset's size with weights made from a seed.
 
-    2 heads x 128, 4 blocks, about 5 million parameters; float32, on the CPU, in eval mode, without gradients. The same
-    seed gives the same bits, and the global random state is left alone.
+    2 heads x 128, 4 blocks, 5 million parameters; on the CPU, in eval mode, without gradients. The same seed gives
+    the same bits, and the global random state is left alone.
     """
     backbone = SlotIDConfig.preset("tiny").backbone
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +52,7 @@ def tiny_transformer(seed: int = 0) -> WanTransformer3DModel:
             # Trained Wan attends sharply; at gain 1, eight tokens of 512 would hardly be noticed.
             block.attn2.norm_q.weight.mul_(2.0)
             block.attn2.norm_k.weight.mul_(2.0)
-    return model.eval().requires_grad_(False)
+    return cast(model, dtype).eval().requires_grad_(False)
 
 
 def tiny_vae(seed: int = 0) -> AutoencoderKLWan:
@@ -153,6 +156,33 @@ def decode_latents(vae: AutoencoderKLWan, latents_BCThw: Tensor) -> Tensor:
     return (pixels_CFHW.permute(1, 2, 3, 0).float() * 0.5 + 0.5).clamp(0.0, 1.0).cpu()
 
 
+def config_of(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Arguments of a ``WanTransformer3DModel`` from the shapes of its weights, under diffusers' names.
+
+    Raises:
+        SlotIDError: the weights are not all there.
+    """
+    try:
+        first = shapes["patch_embedding.weight"]
+        patch = tuple(first[2:])
+        return {
+            "patch_size": patch,
+            "num_attention_heads": first[0] // HEAD_WIDTH,
+            "attention_head_dim": HEAD_WIDTH,
+            "in_channels": first[1],
+            "out_channels": shapes["proj_out.weight"][0] // math.prod(patch),
+            "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
+            "freq_dim": shapes["condition_embedder.time_embedder.linear_1.weight"][1],
+            "ffn_dim": shapes["blocks.0.ffn.net.2.weight"][1],
+            "num_layers": 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
+        }
+    except KeyError as error:
+        raise SlotIDError(
+            f"This is not a whole Wan: {error.args[0]} is not in it. Of a model in several files, one is not enough: "
+            "give the diffusers folder, or one file that holds all."
+        ) from error
+
+
 def load_transformer(path: Path, dtype: torch.dtype = torch.float32) -> WanTransformer3DModel:
     """A text-to-video Wan transformer from a diffusers folder or from one ``.safetensors`` file in either naming.
 
@@ -164,19 +194,8 @@ def load_transformer(path: Path, dtype: torch.dtype = torch.float32) -> WanTrans
     if path.is_dir():
         return load_folder(WanTransformer3DModel, path, dtype)
     tensors = read_tensors(path, "transformer")
-    first = tensors["patch_embedding.weight"]
     with torch.device("meta"):
-        model = WanTransformer3DModel(
-            patch_size=tuple(first.shape[2:]),
-            num_attention_heads=first.shape[0] // HEAD_WIDTH,
-            attention_head_dim=HEAD_WIDTH,
-            in_channels=first.shape[1],
-            out_channels=tensors["proj_out.weight"].shape[0] // first.shape[2:].numel(),
-            text_dim=tensors["condition_embedder.text_embedder.linear_1.weight"].shape[1],
-            freq_dim=tensors["condition_embedder.time_embedder.linear_1.weight"].shape[1],
-            ffn_dim=tensors["blocks.0.ffn.net.2.weight"].shape[1],
-            num_layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        )
+        model = WanTransformer3DModel(**config_of({name: list(tensor.shape) for name, tensor in tensors.items()}))
     # The rotary tables are computed, not loaded, so they have to be built where there is memory behind them.
     model.rope = type(model.rope)(HEAD_WIDTH, model.config.patch_size, model.config.rope_max_seq_len)
     return assign(model, tensors, path, dtype)

@@ -67,13 +67,16 @@ def assign(model: nn.Module, tensors: dict[str, Tensor], path: Path, dtype: torc
             f"(got {got.get(name, 'none')}, expected {expected.get(name, 'none')}). "
             f"Expected the weights of a {type(model).__name__}."
         )
+    model.load_state_dict(tensors, assign=True)
+    return cast(model, dtype).eval().requires_grad_(False)
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """Bring a diffusers model to a dtype, in place, except for the few parts that it keeps in float32."""
     in_float32 = set(model._keep_in_fp32_modules or ())
-    cast = {
-        name: tensor.to(torch.float32 if in_float32.intersection(name.split(".")) else dtype)
-        for name, tensor in tensors.items()
-    }
-    model.load_state_dict(cast, assign=True)
-    return model.eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if in_float32.intersection(name.split(".")) else dtype)
+    return model
 
 
 def load_folder(cls: type, path: Path, dtype: torch.dtype) -> Any:

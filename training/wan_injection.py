@@ -10,16 +10,18 @@ give the same velocity here and in ComfyUI.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from slotid_core.config import BackboneConfig
+from slotid_core.config import LoraConfig as SlotIDLoraConfig
 from slotid_core.errors import SlotIDError
 from slotid_core.film import apply_film
 from slotid_core.injection import BlockFilm, Injection, condition
-from slotid_core.lora import LoraWeights
+from slotid_core.lora import LoraPair, LoraWeights, module_names
 from slotid_core.prefix import missing_slots, place_prefix
 from training.wan_keys import transformer_to_diffusers
 
@@ -79,8 +81,24 @@ class InjectedWan:
             )[0]
         return out_BCTHW
 
+    def film_as_now(self) -> AbstractContextManager[None]:
+        """A context in which blocks are modulated as in the call that runs now: for whoever computes them again, in a
+        backward that may come after other calls.
+        """
+        film = self._film
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            self._film, before = film, self._film
+            try:
+                yield
+            finally:
+                self._film = before
+
+        return again()
+
     def film_hook(self, block: int):
-        """A forward hook for that block. It runs inside gradient checkpointing too."""
+        """A forward hook for that block. It runs inside gradient checkpointing too (see :meth:`film_as_now`)."""
 
         def hook(module: torch.nn.Module, args: tuple, hidden_BLD: Tensor) -> Tensor:
             film = self._film.get(block)
@@ -107,7 +125,7 @@ def inject(
     hooks = [block.register_forward_hook(injected.film_hook(i)) for i, block in enumerate(transformer.blocks)]
     with_lora = lora_strength != 0 and not lora.is_zero()
     if with_lora:
-        _add_lora(transformer, lora, lora_strength)
+        add_lora(transformer, lora, lora_strength)
     try:
         yield injected
     finally:
@@ -131,7 +149,8 @@ def _check_backbone(transformer: WanTransformer3DModel, injection: Injection) ->
         )
 
 
-def _add_lora(transformer: WanTransformer3DModel, lora: LoraWeights, strength: float) -> None:
+def add_lora(transformer: WanTransformer3DModel, lora: LoraWeights, strength: float) -> None:
+    """Put a LoRA on the transformer, as peft's layers under the name :data:`ADAPTER`."""
     from peft import LoraConfig
 
     modules = {transformer_to_diffusers(name): pair for name, pair in lora.pairs.items()}
@@ -145,3 +164,24 @@ def _add_lora(transformer: WanTransformer3DModel, lora: LoraWeights, strength: f
             layer = transformer.get_submodule(name)
             layer.lora_A[ADAPTER].weight.copy_(pair.down_RI)
             layer.lora_B[ADAPTER].weight.copy_(pair.up_OR)
+
+
+def lora_parameters(transformer: WanTransformer3DModel) -> dict[str, nn.Parameter]:
+    """The LoRA's factors as they lie in the transformer, by name; none where there is no LoRA."""
+    return {
+        name.replace(f".{ADAPTER}.", "."): parameter
+        for name, parameter in transformer.named_parameters()
+        if f".lora_A.{ADAPTER}." in name or f".lora_B.{ADAPTER}." in name
+    }
+
+
+def read_lora(transformer: WanTransformer3DModel, lora: SlotIDLoraConfig, backbone: BackboneConfig) -> LoraWeights:
+    """The LoRA that :func:`add_lora` put there and training changed, as plain float32 tensors on the CPU."""
+    factors = {name: p.detach().float().cpu() for name, p in lora_parameters(transformer).items()}
+    pairs = {}
+    for name in module_names(lora, backbone):
+        theirs = transformer_to_diffusers(name)
+        pairs[name] = LoraPair(
+            factors[f"{theirs}.lora_A.weight"].clone(), factors[f"{theirs}.lora_B.weight"].clone(), lora.alpha
+        )
+    return LoraWeights(pairs)

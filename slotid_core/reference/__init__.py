@@ -4,7 +4,7 @@ Video files are opened in ``decode.py`` alone. PyAV, OpenCV, matplotlib and the 
 used.
 """
 
-from .analyse import Analysis, FrameReport, Reference, SeveralPeopleError, analyse
+from .analyse import Analysis, FrameReport, Reference, SeveralPeopleError, UnusableClipError, analyse
 from .crop import Box, largest_square, square_around, square_crop
 from .faces import BACKENDS, FaceBackend, choose_backend
 from .head_portrait import HeadPortrait, describe_portraits, head_portraits
@@ -26,6 +26,7 @@ __all__ = [
     "Portrait",
     "Reference",
     "SeveralPeopleError",
+    "UnusableClipError",
     "analyse",
     "choose_backend",
     "contact_sheet",

@@ -28,16 +28,27 @@ _MIN_FRAMES = 5
 _DARK = 0.12
 # Frames asked for a likeness of a face when none was found.
 _LIKENESSES = 4
-# An embedding costs more than a detection, so only portraits that are good otherwise are compared.
+# An embedding costs more than a detection, so only portraits that are good otherwise are compared, until one stays
+# the best with its likeness known.
 _COMPARED = 4
+# Cosines that differ by less say nothing of what covers a face.
+_AS_LIKE = 0.01
 _log = logging.getLogger("slotid")
 
 
-class SeveralPeopleError(SlotIDError):
+class UnusableClipError(SlotIDError):
+    """The clip shows nobody who could be followed. ``reason`` says why in two words, so that clips can be counted."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class SeveralPeopleError(UnusableClipError):
     """More than one person could be meant. ``people`` says who; nodes show them with their numbers."""
 
     def __init__(self, message: str, people: People):
-        super().__init__(message)
+        super().__init__(message, "several people")
         self.people = people
 
 
@@ -137,7 +148,7 @@ def analyse(
     kept, reasons = _keep(present, cuts, people, number, on_break)
 
     faces = {i: face for i, face in person.faces.items() if i in kept}
-    measures = {i: measure_face(frames_FHWC[i], face.box_xyxy) for i, face in faces.items()}
+    measures = {i: measure_face(frames_FHWC[i], face) for i, face in faces.items()}
     scores = dict(zip(faces, _score(faces, measures, person, frames_FHWC, backend), strict=True))
     height, width = frames_FHWC.shape[1:3]
     path = stable_path(
@@ -161,7 +172,7 @@ def analyse(
         ),
         kept=kept,
         path=path,
-        coverage=cover(list(faces.values()), list(measures.values())),
+        coverage=cover(list(faces.values()), list(measures.values()), backend=backend.name, kept=kept),
     )
     _log.info("%s", analysis.describe())
     return analysis
@@ -196,24 +207,26 @@ def _say_cuts(cuts: Sequence[int]) -> str:
     )
 
 
-def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> SlotIDError:
+def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> UnusableClipError:
     few = people.looked_at[:: max(1, len(people.looked_at) // _LIKENESSES)]
     likest = [score for i in few if (score := backend.best_score(frames_FHWC[i].numpy())) is not None]
     said = f"the likeliest place scored {max(likest):.2f}" if likest else "no place looked like one"
     brightness = float(frames_FHWC[list(few)].float().mean()) / 255
     dark = f" The picture is dark (brightness {brightness:.2f} of 1): lighten it." if brightness < _DARK else ""
-    return SlotIDError(
+    return UnusableClipError(
         f"No face was found in {len(people.looked_at)} frames; {said}. {backend.limits(*frames_FHWC.shape[1:3])}."
-        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or give a box."
+        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or give a box.",
+        "no face",
     )
 
 
 def _check_size(person: Person, backend: FaceBackend) -> None:
     sizes = [max(f.box_xyxy[2] - f.box_xyxy[0], f.box_xyxy[3] - f.box_xyxy[1]) for f in person.faces.values()]
     if np.median(sizes) < _MIN_FACE_PX:
-        raise SlotIDError(
+        raise UnusableClipError(
             f"The face is {np.median(sizes):.0f} pixels large, at least {_MIN_FACE_PX} are needed to tell a person. "
-            "Use a closer clip, or one of higher resolution."
+            "Use a closer clip, or one of higher resolution.",
+            "small face",
         )
 
 
@@ -257,15 +270,17 @@ def _keep(
     if len(kept) < whole and on_break == "refuse":
         counted = {why: reasons.count(why) for why in reasons if why is not None}
         found = ", ".join(f"{n} x {why}" for why, n in counted.items())
-        raise SlotIDError(
+        raise UnusableClipError(
             f"The person is not in the whole clip: of {count} frames {found}.{_say_cuts(cuts)} The longest part has "
             f"{len(kept)} frames from frame {kept.start}. Take it with on_break 'longest part', or choose another "
-            "start."
+            "start.",
+            "broken up",
         )
     if len(kept) < _MIN_FRAMES:
-        raise SlotIDError(
+        raise UnusableClipError(
             f"The longest part that shows the person has {len(kept)} frames, at least {_MIN_FRAMES} are needed. Choose "
-            "another start or another clip."
+            "another start or another clip.",
+            "broken up",
         )
     return kept, reasons
 
@@ -282,11 +297,17 @@ def _score(
     scores = score_portraits(*ordered, likeness={})
     if person.embedding_D is None:
         return scores
-    best = sorted(range(len(scores)), key=lambda n: -scores[n].total)[:_COMPARED]
-    likeness = {}
-    for n, (index, face) in enumerate(faces.items()):
-        if index in person.embeddings:
-            likeness[n] = float(person.embeddings[index] @ person.embedding_D)
-        elif n in best:
-            likeness[n] = float(backend.embed(frames_FHWC[index].numpy(), face) @ person.embedding_D)
-    return score_portraits(*ordered, likeness=likeness)
+    likeness = {
+        n: float(person.embeddings[index] @ person.embedding_D)
+        for n, index in enumerate(faces)
+        if index in person.embeddings
+    }
+    for n in sorted(range(len(scores)), key=lambda n: -scores[n].total)[:_COMPARED]:
+        if n not in likeness:
+            index = list(faces)[n]
+            likeness[n] = float(backend.embed(frames_FHWC[index].numpy(), faces[index]) @ person.embedding_D)
+        scores_now = score_portraits(*ordered, likeness=likeness)
+        best = max(range(len(scores)), key=lambda m: scores_now[m].total)
+        if best == n and likeness[n] > max(likeness.values()) - _AS_LIKE:
+            break
+    return scores_now

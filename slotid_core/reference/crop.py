@@ -93,13 +93,14 @@ def square_crop(frames_FHWC: Tensor, box: Box | None, size: int) -> Tensor:
     return resize(square.cut(frames_FHWC), size)
 
 
-def resize(frames_FHWC: Tensor, size: int) -> Tensor:
-    """Antialiased bicubic resizing to ``[F, size, size, 3]``, kept in [0, 1]."""
-    resized_FHWC = frames_FHWC.new_empty(frames_FHWC.shape[0], size, size, 3)
+def resize(frames_FHWC: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Antialiased bicubic resizing to ``[F, size, size, 3]``, or to a height and width, kept in [0, 1]."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    resized_FHWC = frames_FHWC.new_empty(frames_FHWC.shape[0], height, width, 3)
     # Frame by frame: a batch would hold every intermediate of the whole clip at once.
     for frame_HWC, out_HWC in zip(frames_FHWC, resized_FHWC, strict=True):
         out_1CHW = functional.interpolate(
-            frame_HWC.permute(2, 0, 1).unsqueeze(0), (size, size), mode="bicubic", antialias=True
+            frame_HWC.permute(2, 0, 1).unsqueeze(0), (height, width), mode="bicubic", antialias=True
         )
         torch.clamp(out_1CHW[0].permute(1, 2, 0), 0, 1, out=out_HWC)  # bicubic overshoots at edges
     return resized_FHWC

@@ -4,7 +4,7 @@ Shape letters: H W height and width of a frame, C channels (RGB), h w of a face 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch.nn.functional as F
@@ -21,6 +21,15 @@ _ABOVE_MOUTH = 0.6
 _SHARP_ENOUGH = 0.85
 # A portrait's score falls to 1/e of itself at these angles.
 _YAW, _PITCH, _ROLL = 18.0, 25.0, 30.0
+# Features are held against those of the most neutral frames: not the best one, which may be a wrong measurement.
+_MOST = 0.8
+# The eyes' contrast as a share of that: shut, open. How much darker the mouth is, and how much wider: neutral, not at
+# all. Narrower counts half.
+_EYES_SHUT, _MOUTH_OPEN, _MOUTH_DRAWN = (0.4, 0.85), (0.035, 0.08), (0.06, 0.45)
+# Smiles are wider than a mouth at rest, pouts narrower; there is more smiling than pouting.
+_AT_REST = 0.35
+# A mouth is dark below this share of the skin's luma.
+_DARK_MOUTH = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +46,27 @@ class FaceMeasures:
     """Share of pixels that are black or white."""
     inside: float
     """Share of the box that lies inside the frame."""
+    features: "Features | None" = None
+    """Where the backend has landmarks."""
 
 
-def measure_face(frame_HWC: Tensor, box_xyxy: tuple[float, float, float, float]) -> FaceMeasures:
-    """Measure one face of a uint8 frame. The box has to overlap the frame."""
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Of eyes and mouth, seen in the pixels; compares frames of one clip. Landmarks alone often take closed eyes for
+    open ones and a beard's edge for a lip."""
+
+    eyes: float
+    """Range of luma across the eye that has less of it, over the skin's luma: white and iris, or a lid."""
+    mouth: float
+    """How dark it is in and around the mouth, over the skin's luma: hardly with lips that are closed."""
+    mouth_width: float
+    """Over the distance of the eyes' outer corners."""
+
+
+def measure_face(frame_HWC: Tensor, face: Face) -> FaceMeasures:
+    """Measure one face of a uint8 frame. The face's box has to overlap the frame."""
     height, width = frame_HWC.shape[:2]
-    x0, y0, x1, y1 = box_xyxy
+    x0, y0, x1, y1 = face.box_xyxy
     left, top = max(0, round(x0)), max(0, round(y0))
     right, bottom = min(width, max(left + 1, round(x1))), min(height, max(top + 1, round(y1)))
     face_hwC = frame_HWC[top:bottom, left:right].float() / 255
@@ -55,7 +79,35 @@ def measure_face(frame_HWC: Tensor, box_xyxy: tuple[float, float, float, float])
         brightness=float(luma_11hw.mean()),
         clipped=float(((luma_11hw < 0.02) | (luma_11hw > 0.98)).float().mean()),
         inside=min(1.0, (right - left) * (bottom - top) / max(1.0, (x1 - x0) * (y1 - y0))),
+        features=None
+        if face.landmarks_68x2 is None
+        else _features(luma_11hw[0, 0].numpy(), face.landmarks_68x2 - np.array([left, top])),
     )
+
+
+def _features(luma_hw: np.ndarray, points_P2: np.ndarray) -> Features:
+    across_2 = points_P2[45] - points_P2[36]
+    apart = max(1.0, float(np.linalg.norm(across_2)))
+    axes_22 = np.stack([across_2, [-across_2[1], across_2[0]]]) / apart
+
+    def patch(middle_2: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
+        """``[24, 24]`` luma around a point, along the line through the eyes; the border's beyond the border."""
+        steps = np.linspace(-1, 1, 24)
+        places = middle_2 + steps[:, None, None] * half_height * axes_22[1] + steps[:, None] * half_width * axes_22[0]
+        x, y = np.moveaxis(places.round().astype(int), -1, 0)
+        return luma_hw[np.clip(y, 0, luma_hw.shape[0] - 1), np.clip(x, 0, luma_hw.shape[1] - 1)]
+
+    skin = max(0.02, float(np.median(patch(points_P2[30], 0.3 * apart, 0.2 * apart))))
+    ranges = []
+    for eye_62 in (points_P2[36:42], points_P2[42:48]):
+        length = float(np.linalg.norm(eye_62[3] - eye_62[0]))
+        low, high = np.quantile(patch(eye_62.mean(0), 0.5 * length, 0.28 * length), [0.05, 0.95])
+        ranges.append(float(high - low))
+    mouth_width = float(np.linalg.norm(points_P2[54] - points_P2[48]))
+    lips = float(np.linalg.norm(points_P2[57] - points_P2[51]))
+    mouth = patch((points_P2[51] + points_P2[57]) / 2, 0.3 * mouth_width, max(0.35 * mouth_width, 0.6 * lips))
+    dark = float(np.clip(_DARK_MOUTH * skin - mouth, 0, None).mean())
+    return Features(eyes=min(ranges) / skin, mouth=dark / skin, mouth_width=mouth_width / apart)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +142,7 @@ def score_portraits(
     # Against the best few and not the best one, so that a single noisy frame does not make all others seem bad.
     sharp_N = np.clip(sharpness_N / max(1e-9, _SHARP_ENOUGH * np.quantile(sharpness_N, 0.9)), 0, 1)
     large_N = np.clip(size_N / np.quantile(size_N, 0.9), 0, 1)
+    neutral_N = _neutral(faces, measures)
     likest = max(likeness.values(), default=0.0)
     scores = []
     for i, (face, measured) in enumerate(zip(faces, measures, strict=True)):
@@ -98,7 +151,7 @@ def score_portraits(
         parts = {
             "sharp": float(sharp_N[i]) ** 1.5,
             "frontal": _frontal(face),
-            "neutral": _neutral(face),
+            "neutral": float(neutral_N[i]),
             "large": float(large_N[i]),
             "exposed": _exposed(measured),
             "unhidden": float(alike) * measured.inside,
@@ -115,11 +168,36 @@ def _frontal(face: Face) -> float:
     return float(np.exp(-sum(angle**2 for angle in angles)))
 
 
-def _neutral(face: Face) -> float:
-    if face.expression is None:
-        return 1.0
-    e = face.expression
-    return float(np.clip(e.eyes_open / 0.5, 0, 1) * (1 - e.mouth_open) ** 2 * (1 - 0.6 * e.smile))
+def _neutral(faces: Sequence[Face], measures: Sequence[FaceMeasures]) -> np.ndarray:
+    """``[N]`` 0 to 1, against the most neutral faces of the clip: at rest, people differ by more than they show."""
+    eyes_N, mouth_N, smile_N = np.ones((3, len(faces)))
+    expressed = [i for i, face in enumerate(faces) if face.expression is not None]
+    if expressed:
+        eyes_open, mouth_open, smile = np.array([astuple(faces[i].expression) for i in expressed]).T
+        eyes_N[expressed] = np.clip(eyes_open / 0.5, 0, 1)
+        mouth_N[expressed] = 1 - _above_least(mouth_open)
+        smile_N[expressed] = 1 - 0.6 * _above_least(smile)
+    seen = [i for i, measured in enumerate(measures) if measured.features is not None]
+    if seen:
+        eyes, mouth, width = np.array([astuple(measures[i].features) for i in seen]).T
+        eyes_N[seen] *= _ramp(_of(eyes, np.quantile(eyes, _MOST)), *_EYES_SHUT)
+        mouth_N[seen] *= 1 - _ramp(_above_least(mouth), *_MOUTH_OPEN)
+        wider = _of(width, np.quantile(width, _AT_REST)) - 1
+        smile_N[seen] *= 1 - _ramp(np.maximum(wider, -wider / 2), *_MOUTH_DRAWN)
+    return eyes_N * mouth_N * smile_N
+
+
+def _of(values_N: np.ndarray, reference: float) -> np.ndarray:
+    """As shares of the reference; 1 where that is 0, since then nothing was seen."""
+    return values_N / reference if reference > 0 else np.ones_like(values_N)
+
+
+def _above_least(values_N: np.ndarray) -> np.ndarray:
+    return np.clip(values_N - np.quantile(values_N, 1 - _MOST), 0, 1)
+
+
+def _ramp(values_N: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((values_N - low) / (high - low), 0, 1)
 
 
 def _exposed(measured: FaceMeasures) -> float:

@@ -68,7 +68,10 @@ def _around(frame_HWC: Tensor, face: Face | None) -> Image.Image:
     picture = Image.fromarray(frame_HWC.numpy())
     if face is not None:
         (x, y), size = centre_and_size(face)
-        picture = picture.crop((round(x - size), round(y - size), round(x + size), round(y + size)))
+        # Paper where the square reaches out of the frame: black would look like part of the clip.
+        square = Image.new("RGB", (round(2 * size), round(2 * size)), _PAPER)
+        square.paste(picture, (-round(x - size), -round(y - size)))
+        picture = square
     picture.thumbnail((_CELL, _CELL))
     cell = Image.new("RGB", (_CELL, _CELL), _PAPER)
     cell.paste(picture, ((_CELL - picture.width) // 2, (_CELL - picture.height) // 2))

@@ -20,8 +20,12 @@ _MAX_GAP_S = 1.0
 _MAX_STEP = 0.6
 # ... and neither is more than this many times as large as the other.
 _MAX_GROWTH = 1.6
-# Embeddings compared per tracklet: enough to outvote a bad one, and one a second in long ones.
-_EMBEDDINGS = 7
+# Where all faces of the frame before are found again, new ones that are smaller than this share of them are looked for
+# every two seconds only: a large picture takes four times as long to search as half of it.
+_SMALLER = 0.75
+_SEARCH_ALL_S = 2.0
+# Embeddings compared per tracklet: enough to outvote a bad one, and one every two seconds in long ones.
+_EMBEDDINGS, _EMBED_EVERY_S = 5, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +83,22 @@ def find_people(
     """
     count, height, width = frames_FHWC.shape[:3]
     looked_at = sorted({*range(0, count, every), count - 1, *cuts, *(cut - 1 for cut in cuts)})
-    samples = max(_EMBEDDINGS, round(count / fps))
+    samples = max(_EMBEDDINGS, round(count / fps / _EMBED_EVERY_S))
     tracklets: list[_Tracklet] = []
+    before, searched = -1, -count
     for done, index in enumerate(looked_at):
         progress(done, len(looked_at) + min(samples, len(looked_at)))
         shot = sum(cut <= index for cut in cuts)
-        faces = backend.detect(frames_FHWC[index].numpy(), index)
         open_tracklets = [t for t in tracklets if t.shot == shot and index - t.last <= max(_MAX_GAP_S * fps, every)]
+        frame_HWC = frames_FHWC[index].numpy()
+        known = [centre_and_size(t.faces[before])[1] for t in open_tracklets if t.last == before]
+        faces = []
+        if known and index - searched < _SEARCH_ALL_S * fps:
+            faces = backend.detect(frame_HWC, index, _SMALLER * min(known))
+        if not known or len(faces) < len(known):
+            faces, searched = backend.detect(frame_HWC, index), index
         tracklets += _extend(open_tracklets, faces, index, shot)
+        before = index
     if backend.same_person is None:
         found = [_Part(faces, {}) for faces in _join_by_place(tracklets)]
     else:
@@ -204,7 +216,8 @@ def _join_by_likeness(tracklets: list[_Tracklet], embedder: _Embedder, samples: 
 def _split_by_person(faces: dict[int, Face], embedder: _Embedder, samples: int, same_person: float) -> list[_Part]:
     """One tracklet, cut where the face becomes another person's in the same place (a dissolve, or a cut not found)."""
     indices = sorted(faces)
-    chosen = np.unique(np.linspace(0, len(indices) - 1, samples).round().astype(int)).tolist()
+    parts = np.array_split(np.arange(len(indices)), min(samples, len(indices)))
+    chosen = [min(part.tolist(), key=lambda n: _turned(faces[indices[n]])) for part in parts]
     embeddings = {n: embedder(indices[n], faces[indices[n]]) for n in chosen}
     runs: list[list[int]] = [[chosen[0]]]
     begins = [0]
@@ -229,6 +242,11 @@ def _split_by_person(faces: dict[int, Face], embedder: _Embedder, samples: int, 
         _Part({indices[n]: faces[indices[n]] for n in range(begin, end)}, {indices[n]: embeddings[n] for n in run})
         for begin, end, run in zip(begins, [*begins[1:], len(indices)], runs, strict=True)
     ]
+
+
+def _turned(face: Face) -> float:
+    """How far the head looks away, in degrees: turned faces are less like the same person."""
+    return abs(face.pose.yaw) + abs(face.pose.pitch) if face.pose is not None else 0.0
 
 
 def _first_of_other(

@@ -4,7 +4,9 @@ Shape letters: F frames, H W height and width, C channels (RGB).
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +21,9 @@ from .picture import RgbConverter
 
 # Wan's VAE takes the first frame by itself and then four at a time. One frame alone has no motion to read.
 MIN_FRAMES = 5
+
+# Pictures that wait to be converted while the next ones are decoded.
+_AHEAD = 2
 
 # Transfer curves of ITU-T H.273 that are made for HDR screens.
 HDR_CURVES = {16: "PQ", 18: "HLG"}
@@ -63,7 +68,7 @@ class Clip:
     """Frames of one stretch of a video.
 
     Attributes:
-        frames_FHWC: ``[F, H, W, 3]`` uint8 RGB on the CPU, upright; F is 4n+1.
+        frames_FHWC: ``[F, H, W, 3]`` uint8 RGB on the CPU, upright; F is 4n+1 unless fewer were allowed.
         fps: frames per second, as asked for.
         timestamps_s: for each frame, when the file shows it, in seconds after its first picture.
         source: the file.
@@ -116,6 +121,7 @@ def read_clip(
     frames: int = 65,
     fps: float = 16.0,
     max_side: int | None = None,
+    or_fewer: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Clip:
     """Reads ``frames`` frames at ``fps``, the first at ``start`` seconds.
@@ -131,6 +137,7 @@ def read_clip(
         frames: 4n+1, at least 5; 65 is the paper's length.
         fps: frames per second; 16 is Wan's.
         max_side: shrink frames so that neither side is longer, for 4K sources; ``None`` keeps the file's size.
+        or_fewer: take what there is, at least one frame and then of any number, where the file ends before.
         progress: called as ``progress(frames read, frames)`` for every decoded picture; what it raises passes through.
 
     Raises:
@@ -145,7 +152,7 @@ def read_clip(
             max_side=max_side,
             file_name=path.name,
         )
-        sampled = _sample(video, converter, start, frames, fps, progress)
+        sampled = _sample(video, converter, start, frames, fps, or_fewer, progress)
         return Clip(
             frames_FHWC=torch.from_numpy(sampled.frames_FHWC),
             fps=fps,
@@ -167,28 +174,44 @@ def _sample(
     start: float,
     frames: int,
     fps: float,
+    or_fewer: bool,
     progress: Callable[[int, int], None] | None,
 ) -> _Sampled:
     frames_FHWC = np.empty((frames, to_rgb.height, to_rgb.width, 3), np.uint8)
     timestamps_s: list[float] = []
     intervals_s: list[float] = []
     shown, shown_s = None, 0.0
-    for now_s, frame in video.frames_from(start):
-        if shown is not None:
-            # Until now_s the picture before is on the screen. It is converted once, if it is due at all.
-            first = len(timestamps_s)
-            while len(timestamps_s) < frames and start + len(timestamps_s) / fps + TIMESTAMP_SLACK_S < now_s:
-                timestamps_s.append(shown_s)
-            if len(timestamps_s) > first:
-                frames_FHWC[first : len(timestamps_s)] = to_rgb(shown)
-            if timestamps_s and frame is not None:
-                intervals_s.append(now_s - shown_s)
-        if progress is not None:
-            progress(len(timestamps_s), frames)
-        if len(timestamps_s) == frames:
-            return _Sampled(frames_FHWC=frames_FHWC, timestamps_s=timestamps_s, intervals_s=intervals_s)
-        if frame is not None:
-            shown, shown_s = frame, now_s
+    converting: deque[tuple[slice, Future[np.ndarray]]] = deque()
+
+    def store(left: int) -> None:
+        while len(converting) > left:
+            places, picture = converting.popleft()
+            frames_FHWC[places] = picture.result()
+
+    # Converting takes most of the time and runs beside decoding.
+    with ThreadPoolExecutor(1) as converter:
+        for now_s, frame in video.frames_from(start):
+            if shown is not None:
+                # Until now_s the picture before is on the screen. It is converted once, if it is due at all.
+                first = len(timestamps_s)
+                while len(timestamps_s) < frames and start + len(timestamps_s) / fps + TIMESTAMP_SLACK_S < now_s:
+                    timestamps_s.append(shown_s)
+                if len(timestamps_s) > first:
+                    converting.append((slice(first, len(timestamps_s)), converter.submit(to_rgb, shown)))
+                    store(left=_AHEAD)
+                if timestamps_s and frame is not None:
+                    intervals_s.append(now_s - shown_s)
+            if progress is not None:
+                progress(len(timestamps_s), frames)
+            if len(timestamps_s) == frames:
+                store(left=0)
+                return _Sampled(frames_FHWC=frames_FHWC, timestamps_s=timestamps_s, intervals_s=intervals_s)
+            if frame is not None:
+                shown, shown_s = frame, now_s
+        store(left=0)
+    if or_fewer and timestamps_s:
+        read_FHWC = frames_FHWC[: len(timestamps_s)]
+        return _Sampled(frames_FHWC=read_FHWC, timestamps_s=timestamps_s, intervals_s=intervals_s)
     raise SlotIDError(_too_short(video, now_s, start, frames, fps, available=len(timestamps_s)))
 
 

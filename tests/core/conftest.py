@@ -19,6 +19,7 @@ from slotid_core.config import (
 from slotid_core.errors import SlotIDError
 from slotid_core.identity_file import load_identity, save_identity
 from slotid_core.model import SlotID
+from slotid_core.reference.coverage import Coverage
 from slotid_core.types import Identity, IdentityEmbedding
 
 SMALL = SlotIDConfig(
@@ -101,12 +102,27 @@ def make_embedding() -> Callable[..., IdentityEmbedding]:
 
 @pytest.fixture
 def make_identity(make_embedding) -> Callable[..., Identity]:
-    """A person with a small thumbnail."""
+    """A person with a small thumbnail and a coverage."""
 
     def make(seed: int = 0) -> Identity:
         g = torch.Generator().manual_seed(seed)
         thumbnail_HWC = torch.randint(0, 256, (8, 6, 3), generator=g).to(torch.uint8)
-        return Identity(make_embedding(seed=seed), "a" * 64, "b" * 64, "0123456789abcdef" * 4, thumbnail_HWC)
+        coverage = Coverage(
+            backend="dlib",
+            first_frame=4,
+            frames=33,
+            faces=9,
+            yaw=(-31.25, 12.1 + seed),
+            pitch=None,
+            mouth_open=(0.0, 0.1),
+            smile=(0.0, 1.0),
+            eyes_open=None,
+            brightness=(0.25, 0.5),
+            sharpness=(0.01, 0.02),
+            size_px=(80.0, 95.5),
+            missing=("no blink", "Blick über die Schulter: fehlt"),
+        )
+        return Identity(make_embedding(seed=seed), "a" * 64, "b" * 64, "0123456789abcdef" * 4, thumbnail_HWC, coverage)
 
     return make
 

@@ -70,7 +70,9 @@ def test_latents_that_do_not_fit_say_what_would(shape, patch, says, kind):
 
 def test_dropout_drops_whole_tokens_at_its_rate_and_keeps_the_expectation():
     tokens_BLD = torch.randn(8, 5000, 4) + 3
-    dropped_BLD = drop_tokens(tokens_BLD, 0.05, torch.Generator().manual_seed(0))
+    dropped_BLD = drop_tokens(
+        tokens_BLD, 0.05, [torch.Generator().manual_seed(0 + row) for row in range(len(tokens_BLD))]
+    )
     is_zero_BLD = dropped_BLD == 0
     assert torch.equal(is_zero_BLD.any(-1), is_zero_BLD.all(-1)), "a token is dropped whole"
     # 40,000 draws: the share's standard deviation is 0.0011.
@@ -82,9 +84,13 @@ def test_dropout_drops_whole_tokens_at_its_rate_and_keeps_the_expectation():
 
 def test_dropout_follows_its_generator_and_differs_between_rows():
     tokens_BLD = torch.ones(2, 500, 4)
-    first, again = (drop_tokens(tokens_BLD, 0.3, torch.Generator().manual_seed(5)) for _ in range(2))
-    other = drop_tokens(tokens_BLD, 0.3, torch.Generator().manual_seed(6))
-    assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first[0], first[1])
+
+    def drop(*seeds):
+        return drop_tokens(tokens_BLD, 0.3, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    first, again, swapped = drop(5, 6), drop(5, 6), drop(6, 5)
+    assert torch.equal(first, again) and not torch.equal(first[0], first[1])
+    assert torch.equal(first, swapped.flip(0)), "a row's dropout does not depend on its place in the batch"
 
 
 def test_dropout_acts_in_training_alone():
@@ -92,7 +98,7 @@ def test_dropout_acts_in_training_alone():
     latents = torch.randn(1, 4, 2, 4, 4)
 
     def run(seed):
-        return encoder(latents, torch.Generator().manual_seed(seed)).tokens_BLD
+        return encoder(latents, [torch.Generator().manual_seed(seed)]).tokens_BLD
 
     encoder.train()
     assert torch.equal(run(0), run(0)) and not torch.equal(run(0), run(1))

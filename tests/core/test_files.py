@@ -43,7 +43,8 @@ def same_weights(a, b) -> bool:
 def same_identity(a, b) -> bool:
     hashes = [(i.weights_hash, i.clip_hash, i.portrait_hash) for i in (a, b)]
     tensors = [{**vars(i.embedding), "thumbnail": i.thumbnail_HWC} for i in (a, b)]
-    return hashes[0] == hashes[1] and all(torch.equal(tensors[0][n], tensors[1][n]) for n in tensors[0])
+    same_tensors = all(torch.equal(tensors[0][n], tensors[1][n]) for n in tensors[0])
+    return hashes[0] == hashes[1] and same_tensors and a.coverage == b.coverage
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
@@ -78,6 +79,15 @@ def test_identity_round_trip(tmp_path, make_identity):
     loaded = load_identity(path)
     assert same_identity(loaded, identity)
     assert loaded.thumbnail_HWC.dtype == torch.uint8 and loaded.embedding.batch == 1
+
+
+def test_an_identity_without_coverage_is_a_good_one(tmp_path, make_identity):
+    """As files were before there was any."""
+    identity, path = dataclasses.replace(make_identity(), coverage=None), tmp_path / "someone.safetensors"
+    save_identity(path, identity)
+    assert b"coverage" not in path.read_bytes()
+    loaded = load_identity(path)
+    assert same_identity(loaded, identity) and loaded.coverage is None
 
 
 def test_tensors_that_are_windows_are_saved_as_they_look(tmp_path, make_identity):

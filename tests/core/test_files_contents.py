@@ -133,6 +133,37 @@ def test_an_identity_names_hashes(name, value, good, tmp_path, refused):
     refused("identity", tmp_path / "bad.safetensors", name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        *(({name: value}, name) for name in ("brightness", "size_px", "sharpness") for value in (None, [1e7, 2e7])),
+        *(
+            ({"yaw": value}, "yaw")
+            for value in ([0.0], [1.0, -1.0], [float("nan"), 0.0], [0.0, float("inf")], [0, "1"], [False, True])
+        ),
+        *(({"yaw": value}, "yaw") for value in ([-181, 0], [0, 10**400], {"low": 0}, "00", [[0] * 10**4, 1])),
+        *(({"faces": value}, "faces") for value in (0, -1, 9.0, True, None, 34, 10**400, "9" * 10**5)),
+        *(({"frames": value}, "frames") for value in (0, "33", 10**7)),
+        *(({"first_frame": value}, "first_frame") for value in (-1, None, 0.5)),
+        *(({"backend": value}, "backend") for value in ("", None, 7, "x" * 10**5, "a\nb", "\x1b[2J")),
+        *(({"missing": value}, "missing") for value in (None, "no blink", [7], [""], ["x" * 10**5], ["a\nb"])),
+        *(({"missing": value}, "missing") for value in (["\x1b[2J"], ["no blink"] * 10**4, {"no blink": 1})),
+        ({"x" * 10**5: 1}, "got {"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_hostile_coverage(changes, reason, good, tmp_path, refused):
+    coverage = json.loads(metadata_of(good["identity"])["slotid"])["coverage"]
+    change_document(good["identity"], tmp_path / "bad.safetensors", coverage={**coverage, **changes})
+    refused("identity", tmp_path / "bad.safetensors", f"its coverage is not valid: {reason}")
+
+
+@pytest.mark.parametrize("coverage", [None, [], "none", 3, {}, {"yaw": [0, 1]}], ids=str)
+def test_a_coverage_is_a_mapping_with_every_name(coverage, good, tmp_path, refused):
+    change_document(good["identity"], tmp_path / "bad.safetensors", coverage=coverage)
+    refused("identity", tmp_path / "bad.safetensors", "expected a mapping with the names backend, brightness")
+
+
 def float_name(kind: str) -> str:
     return "model.reader.queries" if kind == "weights" else "clip_tokens_BSE"
 

@@ -48,6 +48,14 @@ def test_a_zero_token_in_the_prefix_is_a_pad_token():
     assert torch.equal(placed_BLE, expected_BLE)
 
 
+def test_a_zero_prefix_gets_gradient_where_there_are_pads_or_training_could_never_begin():
+    context_BLE, prefix_BPE = context_of(20, 504), torch.zeros(2, P, E, requires_grad=True)
+    placed_BLE = place_prefix(context_BLE, prefix_BPE)
+    assert torch.equal(placed_BLE, context_BLE)
+    placed_BLE.sum().backward()
+    assert torch.equal(prefix_BPE.grad, torch.ones_like(prefix_BPE))
+
+
 @pytest.mark.parametrize("words", [505, 509, 512])
 def test_too_few_pads_grow_the_context_by_exactly_what_is_missing(words):
     context_BLE, prefix_BPE = context_of(words), prefix_of(True)

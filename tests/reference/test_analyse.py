@@ -29,14 +29,16 @@ class PlantedFaces:
     expression_of: dict = field(default_factory=dict)
     likest: float | None = None
     embedded: int = 0
+    searched: list = field(default_factory=list)
     name = "planted"
     licence = "none"
 
-    def detect(self, frame_HWC, index):
+    def detect(self, frame_HWC, index, smallest_px=0.0):
         assert frame_HWC.dtype == np.uint8
+        self.searched.append((index, smallest_px))
         found = []
         for name, place in self.places.items():
-            if (at := place(index)) is not None:
+            if (at := place(index)) is not None and at[2] >= smallest_px:
                 x, y, size = at
                 face = Face(
                     box_xyxy=(x - size / 2, y - size / 2, x + size / 2, y + size / 2),
@@ -114,6 +116,21 @@ def test_one_person():
     assert "found in 9 of 9 frames" in analysis.describe()
     assert analysis.people.persons[0].dominance == pytest.approx(80 / 320, abs=0.01)
     assert backend.embedded <= 7 + 4, "embeddings are what costs"
+
+
+def test_small_faces_are_searched_where_they_may_be():
+    """In all of a frame every two seconds, at the beginning of a shot, and where a known face is not found again."""
+    backend = PlantedFaces({"a": still(frames=[*range(20), *range(24, 97)])})
+    run(backend, frames=97)
+    everywhere = [index for index, smallest_px in backend.searched if smallest_px == 0]
+    assert everywhere == [0, 20, 24, 56, 88]
+    assert {smallest_px for _, smallest_px in backend.searched} == {0, 60}
+
+
+def test_a_smaller_face_that_comes_later_is_found():
+    backend = PlantedFaces({"a": still(80, size=100), "b": still(250, size=50, frames=range(10, 97))})
+    persons = run(backend, frames=97, person_index=1).people.persons
+    assert [len(person.faces) for person in persons] == [25, 17], "found at frame 32 and then in every searched frame"
 
 
 def test_rounding_is_a_reason():

@@ -38,7 +38,7 @@ def _clip(*places: tuple[int, int, int], yaws: tuple[float, ...] | None = None):
         )
         for (x, y, size), yaw in zip(places, yaws or (0.0,) * len(places), strict=True)
     ]
-    measures = [measure_face(frame_HWC, face.box_xyxy) for frame_HWC, face in zip(frames_FHWC, faces, strict=True)]
+    measures = [measure_face(frame_HWC, face) for frame_HWC, face in zip(frames_FHWC, faces, strict=True)]
     scores = score_portraits(faces, measures, likeness={})
     reports = [
         FrameReport(index=i, dropped=None, face=face, measures=measured, score=score)

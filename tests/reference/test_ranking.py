@@ -14,7 +14,7 @@ from torch import Tensor
 from slotid_core.reference.faces.face import Expression as SeenExpression
 from slotid_core.reference.faces.face import Face, Pose
 from slotid_core.reference.faces.landmarks import face_from_landmarks
-from slotid_core.reference.measures import FaceMeasures, measure_face, pick_diverse, score_portraits
+from slotid_core.reference.measures import FaceMeasures, Features, measure_face, pick_diverse, score_portraits
 from training.world.render import render
 from training.world.scene import Expression, sample_scene
 from training.world.traits import sample_traits
@@ -88,18 +88,24 @@ def _covered(frame_HWC: Tensor, rows: slice, columns: slice, random) -> Tensor:
     return covered_HWC
 
 
-def _wins(people: range) -> tuple[int, dict[str, int]]:
-    """Trials in which the good frame of a shuffled clip came first, and what came first in the others."""
+def _wins(people: range, landmarks: str) -> tuple[int, dict[str, int]]:
+    """Trials in which the good frame of a shuffled clip came first, and what came first in the others.
+
+    Landmarks are those that were drawn, or dlib's own; then frames in which dlib finds no face are not in the clip.
+    """
     pytest.importorskip("dlib", reason="tells covered faces by embeddings of dlib")
     from slotid_core.reference.faces.dlib_faces import DlibFaces
 
     backend = DlibFaces()
     pool = [_pictures_of(person, lambda frame, face: backend.embed(frame.numpy(), face)) for person in people]
+    if landmarks == "dlib":
+        pool = [[seen for picture in pictures for seen in _as_seen(picture, backend)] for pictures in pool]
+        assert all(pictures[0].kind == "good" for pictures in pool)
     random = np.random.RandomState(0)
     wins, losses = 0, {}
     for _ in range(TRIALS):
         pictures = pool[random.randint(len(pool))]
-        bad = random.choice(np.arange(1, len(pictures)), BAD_FRAMES, replace=False)
+        bad = random.choice(np.arange(1, len(pictures)), min(BAD_FRAMES, len(pictures) - 1), replace=False)
         clip = [pictures[i] for i in random.permutation([0, *bad])]
         faces = [p.face for p in clip]
         # Compression noise, and light that changes a little from frame to frame.
@@ -109,7 +115,7 @@ def _wins(people: range) -> tuple[int, dict[str, int]]:
             .byte()
             for p in clip
         ]
-        measures = [measure_face(*pair) for pair in zip(frames, (f.box_xyxy for f in faces), strict=True)]
+        measures = [measure_face(frame_HWC, face) for frame_HWC, face in zip(frames, faces, strict=True)]
         mean_D = np.mean([p.embedding_D for p in clip[:7]], axis=0)
         likeness = {i: float(p.embedding_D @ mean_D / np.linalg.norm(mean_D)) for i, p in enumerate(clip)}
         first = clip[int(np.argmax([s.total for s in score_portraits(faces, measures, likeness)]))].kind
@@ -119,14 +125,21 @@ def _wins(people: range) -> tuple[int, dict[str, int]]:
     return wins, losses
 
 
+def _as_seen(picture: Picture, backend) -> list[Picture]:
+    return [replace(picture, face=face) for face in backend.detect(picture.frame_HWC.numpy(), 0)[:1]]
+
+
 def test_the_sharp_frontal_neutral_frame_comes_first():
-    wins, losses = _wins(range(300, 302))
+    # dlib's landmarks are left to the many: among two people, one of whom it misreads costs half of the trials.
+    wins, losses = _wins(range(300, 302), "drawn")
     assert wins >= NEEDED * TRIALS, losses
 
 
 @pytest.mark.full
-def test_the_good_frame_comes_first_over_many_people():
-    wins, losses = _wins(range(400, 424))
+@pytest.mark.parametrize("landmarks", ["drawn", "dlib"])
+def test_the_good_frame_comes_first_over_many_people(landmarks):
+    wins, losses = _wins(range(400, 424), landmarks)
+    print(f"{wins} of {TRIALS} with the landmarks {landmarks}; first in the others: {losses}")
     assert wins >= NEEDED * TRIALS, losses
 
 
@@ -175,6 +188,27 @@ def test_faces_without_pose_and_expression_are_ranked_by_the_picture():
     assert sharp.total > blurred.total
 
 
+def _boxed(*box_xyxy: float) -> Face:
+    return Face(box_xyxy=box_xyxy, score=1.0)
+
+
+@pytest.mark.parametrize(
+    "flaw", [{"eyes": 0.3}, {"mouth": 0.1}, {"mouth_width": 0.66}], ids=lambda flaw: next(iter(flaw))
+)
+def test_what_the_pixels_show_counts_where_the_landmarks_see_nothing(flaw):
+    at_rest = Features(eyes=0.9, mouth=0.02, mouth_width=0.52)
+    measures = [replace(GOOD, features=replace(at_rest, **flaw)), *[replace(GOOD, features=at_rest)] * 4]
+    bad, good, *_ = score_portraits([_face()] * 5, measures, likeness={})
+    assert bad.neutral < 0.9 * good.neutral and good.neutral == pytest.approx(1)
+
+
+def test_what_all_frames_show_is_how_the_person_looks_at_rest():
+    """A beard that is taken for an open mouth, narrow eyes, a wide mouth: in every frame, so no frame is worse."""
+    bearded = [_face(mouth_open=0.4)] * 5
+    measures = [replace(GOOD, features=Features(eyes=0.2, mouth=0.15, mouth_width=0.7))] * 5
+    assert all(s.neutral == pytest.approx(1) for s in score_portraits(bearded, measures, likeness={}))
+
+
 def test_sharpness_ignores_size_and_mouth():
     generator = torch.Generator().manual_seed(0)
     coarse_HWC = torch.randint(0, 255, (1, 3, 48, 48), generator=generator).float()
@@ -182,18 +216,18 @@ def test_sharpness_ignores_size_and_mouth():
         F.interpolate(coarse_HWC, (side, side), mode="bicubic").clamp(0, 255)[0].permute(1, 2, 0).byte()
         for side in (384, 192)
     )
-    of_large = measure_face(large, (0, 0, 384, 384))
-    of_small = measure_face(small, (0, 0, 192, 192))
+    of_large = measure_face(large, _boxed(0, 0, 384, 384))
+    of_small = measure_face(small, _boxed(0, 0, 192, 192))
     assert of_small.sharpness == pytest.approx(of_large.sharpness, rel=0.1)
     toothy = large.clone()
     toothy[300:340:4] = 255
-    assert measure_face(toothy, (0, 0, 384, 384)).sharpness == pytest.approx(of_large.sharpness, rel=1e-3)
+    assert measure_face(toothy, _boxed(0, 0, 384, 384)).sharpness == pytest.approx(of_large.sharpness, rel=1e-3)
 
 
 def test_a_box_that_leaves_the_frame_is_partly_inside():
     frame_HWC = torch.full((100, 100, 3), 128, dtype=torch.uint8)
-    assert measure_face(frame_HWC, (-50, 0, 50, 100)).inside == pytest.approx(0.5)
-    assert measure_face(frame_HWC, (10.4, 10.4, 49.6, 49.6)).inside <= 1
+    assert measure_face(frame_HWC, _boxed(-50, 0, 50, 100)).inside == pytest.approx(0.5)
+    assert measure_face(frame_HWC, _boxed(10.4, 10.4, 49.6, 49.6)).inside <= 1
 
 
 def test_diverse_portraits_begin_with_the_best_and_look_elsewhere():

@@ -68,6 +68,16 @@ def test_a_move_of_200_px_is_followed_without_jitter_or_pumping(every, jitter):
     assert np.sqrt((np.diff(raw - centre_F2[::every], axis=0) ** 2).sum(axis=1).mean()) > 1.5 * jitter
 
 
+@pytest.mark.parametrize(("every", "usual", "most"), [(1, 0.12, 0.25), (4, 0.25, 0.5)])
+def test_a_face_that_keeps_still_is_smoothed_more_than_one_that_moves(every, usual, most):
+    centre_F2 = np.tile([400.0, 240.0], (97, 1))
+    jitters = [
+        jitter_of(follow(boxes_of(centre_F2, np.random.default_rng(seed), every=every, jitter=3.0), 97), centre_F2)
+        for seed in range(20)
+    ]
+    assert np.mean(jitters) < usual and max(jitters) < most, jitters
+
+
 def test_steady_motion_has_no_lag():
     centre_F2 = np.stack([200 + 4.0 * np.arange(97), np.full(97, 240.0)], axis=1)
     path = follow(boxes_of(centre_F2, np.random.default_rng(0), jitter=0, size_jitter=0), 97)

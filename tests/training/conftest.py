@@ -19,9 +19,9 @@ def vae():
 
 @pytest.fixture(scope="session")
 def drawn_clips(tmp_path_factory):
-    """Video files of two drawn people, 5 frames of 64 x 64 each."""
+    """Video files of two drawn people, 5 frames of 160 x 160 each; the face is in the box 46,59,61,54."""
     folder = tmp_path_factory.mktemp("clips")
     paths = [folder / "a.mp4", folder / "b.mp4"]
     for seed, path in enumerate(paths):
-        write_mp4(path, demo_clip(seed, frames=5, size=64))
+        write_mp4(path, demo_clip(seed, frames=5, size=160))
     return paths

@@ -15,11 +15,14 @@ from slotid_core.config import SlotIDConfig
 from slotid_core.identity_file import load_identity
 from slotid_core.lora import untrained_lora
 from slotid_core.model import SlotID
-from slotid_core.reference import read_clip
+from slotid_core.reference import BACKENDS, read_clip
+from slotid_core.reference.faces import dlib_faces, insightface_faces
 from training import media, sample, sample_args
+from training.demo_clip import demo_clip
 from training.demo_models import CLIP_FILE, SLOTID_FILE, VAE_FILE, WAN_FILE, write_demo_models
 
 TINY = ["--size", "32x48", "--frames", "5", "--steps", "2", "--clip-frames", "5"]
+BOX = ["--box", "46,59,61,54"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(demo, drawn_clips):
     """The video of person A."""
-    return demo("base", "--clip", drawn_clips[0])
+    return demo("base", "--clip", drawn_clips[0], *BOX)
 
 
 def difference(a, b):
@@ -82,28 +85,34 @@ def test_the_demo_from_a_shell_in_another_folder(repo_root, tmp_path):
 
     out = tmp_path / "outputs"
     video, sheet, person = (out / f"slotid_demo_seed0{suffix}" for suffix in (".mp4", ".png", ".safetensors"))
-    assert sorted(out.iterdir()) == sorted([video, sheet, person, out / CLIP_FILE])
-    for path in (video, sheet, person):
+    report = [out / f"slotid_demo_seed0_{what}.png" for what in ("reference", "coverage")]
+    assert sorted(out.iterdir()) == sorted([video, sheet, person, *report, out / CLIP_FILE])
+    for path in (video, sheet, person, *report):
         assert str(path.relative_to(tmp_path)) in done.stdout
     clip = read_clip(video, frames=5)
     assert (clip.source.width, clip.source.height, clip.source.source_fps) == (32, 48, 16)
     assert Image.open(sheet).width > 1000
-    assert load_identity(person).embedding.clip_tokens_BSE.shape == (1, 6, 4096)
+    identity = load_identity(person)
+    assert identity.embedding.clip_tokens_BSE.shape == (1, 6, 4096)
+    assert (identity.coverage.backend, identity.coverage.frames) == ("box", 5)
+    assert "not known" in identity.coverage.missing[0], "a box tells neither angles nor expression"
+    assert all(f"Missing: {sentence}." in done.stdout for sentence in identity.coverage.missing)
+    assert min(*Image.open(report[0]).size, *Image.open(report[1]).size) > 200
 
 
 def test_another_person_gives_another_video(demo, base, drawn_clips):
-    assert difference(base, demo("person", "--clip", drawn_clips[1])) > 2
+    assert difference(base, demo("person", "--clip", drawn_clips[1], *BOX)) > 2
 
 
 def test_another_prompt_gives_another_video(demo, base, drawn_clips):
-    assert difference(base, demo("prompt", "--clip", drawn_clips[0], "--prompt", "a dog sleeps")) > 2
+    assert difference(base, demo("prompt", "--clip", drawn_clips[0], *BOX, "--prompt", "a dog sleeps")) > 2
 
 
 def test_without_strength_the_person_does_not_matter(demo, base, drawn_clips):
-    a, b = (demo(path.stem, "--clip", path, "--strength", 0) for path in drawn_clips)
+    a, b = (demo(path.stem, "--clip", path, *BOX, "--strength", 0) for path in drawn_clips)
     assert difference(a, b) < SAME
     assert difference(a, base) > 2
-    without_lora = demo("lora", "--clip", drawn_clips[0], "--strength", 0, "--lora-strength", 0)
+    without_lora = demo("lora", "--clip", drawn_clips[0], *BOX, "--strength", 0, "--lora-strength", 0)
     assert difference(a, without_lora) > 1  # the LoRA stays on at strength 0
 
 
@@ -112,7 +121,7 @@ def test_models_from_files_are_the_demos_own(demo, base, comfy_folder, drawn_cli
     models = comfy_folder / "models"
     files = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
     files += ["--weights", models / "slotid" / SLOTID_FILE]
-    assert difference(base, demo("files", "--clip", drawn_clips[0], *files)) < SAME
+    assert difference(base, demo("files", "--clip", drawn_clips[0], *BOX, *files)) < SAME
 
 
 def test_text_tokens_from_a_file(demo, base, tmp_path, drawn_clips):
@@ -120,11 +129,77 @@ def test_text_tokens_from_a_file(demo, base, tmp_path, drawn_clips):
     for path in paths:
         save_file({"tokens": torch.randn(1, 6, 4096)}, path)
     options = ["--text-embeds", paths[0], "--negative-embeds", paths[1]]
-    assert difference(base, demo("text", "--clip", drawn_clips[0], *options)) > 2
+    assert difference(base, demo("text", "--clip", drawn_clips[0], *BOX, *options)) > 2
 
 
 def test_the_box_chooses_what_is_read(demo, base, drawn_clips):
-    assert difference(base, demo("part", "--clip", drawn_clips[0], "--box", "16,8,30,32")) > 0.5
+    assert (
+        difference(base, demo("part", "--clip", drawn_clips[0], "--box", "20,80,50,50", "--background", "keep")) > 0.5
+    )
+
+
+def test_without_a_face_backend_it_says_what_to_install(capsys, tmp_path, drawn_clips, monkeypatch):
+    for backend in (dlib_faces, insightface_faces):
+        monkeypatch.setattr(backend, "missing_packages", lambda: "not installed")
+    arguments = ["--demo", "--clip", str(drawn_clips[0]), *TINY, "--out", str(tmp_path)]
+    assert sample.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "No face backend is at hand" in said and "[dlib]" in said and "--box X,Y,W,H" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_backends_are_the_cores():
+    assert set(sample_args.FACES) == set(BACKENDS) - {"mediapipe"}, "its landmarks come from a ComfyUI node"
+
+
+@pytest.fixture(scope="module")
+def two_heads():
+    """Two rendered heads side by side, ``[F, H, 2H, 3]``."""
+    pytest.importorskip("dlib", reason="needs the face backend dlib")
+    from slotid_core.reference.faces import Pose
+    from training.world.clips import Motion, head_clip, move
+    from training.world.scene import sample_scene
+    from training.world.traits import sample_traits
+
+    scene = sample_scene(3, pose=Pose(yaw=0.0, pitch=0.0, roll=0.0))
+    clips = [
+        head_clip(sample_traits(seed), move(scene, Motion(yaw=15.0), frames=5), height=256, width=256).frames_FHWC
+        for seed in (3, 4)
+    ]
+    return np.concatenate(clips, axis=2)
+
+
+def test_the_person_is_found_and_several_are_asked_about(capsys, demo, two_heads, tmp_path):
+    alone, both = tmp_path / "alone.mp4", tmp_path / "both.mp4"
+    media.write_mp4(alone, two_heads[:, :, :256], 16)
+    media.write_mp4(both, two_heads, 16)
+    found = demo("found", "--clip", alone)
+    assert "Faces by dlib. Person 1 of 1" in capsys.readouterr().out
+
+    assert sample.main(["--demo", "--clip", str(both), *TINY, "--out", str(tmp_path / "both")]) == 1
+    said = capsys.readouterr().err
+    (picture,) = (tmp_path / "both").iterdir()
+    assert "2 people could be meant" in said and f"--person; {picture} shows" in said
+    assert Image.open(picture).width > 200
+    persons = [demo(f"person {n}", "--clip", both, "--person", n) for n in (1, 2)]
+    assert difference(*persons) > 2
+    assert min(difference(found, person) for person in persons) < difference(*persons), "one of them is who was alone"
+
+
+def test_a_cut_is_refused_until_the_longest_part_is_asked_for(capsys, demo, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    media.write_mp4(cut, np.concatenate([demo_clip(0, 9, 160), 255 - demo_clip(1, 8, 160)]), 16)
+    options = ["--clip", cut, "--clip-frames", 17, *BOX]
+    assert sample.main(["--demo", *TINY, "--out", str(tmp_path / "out"), *map(str, options)]) == 1
+    assert "Hard cut at frame 9" in capsys.readouterr().err
+    demo("cut", *options, "--on-break", "longest part")
+    coverage = load_identity(demo.root / "cut" / "slotid_demo_seed0.safetensors").coverage
+    assert (coverage.first_frame, coverage.frames) == (0, 9)
+
+
+def test_large_frames_are_shrunk_while_they_are_read(capsys, demo, drawn_clips):
+    demo("small", "--clip", drawn_clips[0], "--max-side", 144, "--box", "41,53,55,49")
+    assert "144x144" in capsys.readouterr().out
 
 
 def test_the_identity_file_names_its_weights(demo, base, comfy_folder):
@@ -139,7 +214,7 @@ def test_untrained_weights_say_so(capsys, demo, tmp_path, comfy_folder, drawn_cl
     save_weights(path, untrained_weights("tiny"))
     models = comfy_folder / "models"
     arguments = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
-    arguments += ["--weights", path, "--clip", drawn_clips[0], "--out", tmp_path, *TINY]
+    arguments += ["--weights", path, "--clip", drawn_clips[0], *BOX, "--out", tmp_path, *TINY]
     assert sample.main([str(argument) for argument in arguments]) == 0
     said = capsys.readouterr().out
     assert "NO IDENTITY WILL APPEAR" in said
@@ -150,7 +225,16 @@ def test_weights_for_another_wan(capsys, tmp_path, drawn_clips):
     config = SlotIDConfig.preset("tiny").replace(backbone={"blocks": 5})
     lora = untrained_lora(config.lora, config.backbone, None)
     save_weights(tmp_path / "five.safetensors", bundle(SlotID(config), lora, {}))
-    arguments = ["--demo", "--clip", drawn_clips[0], "--weights", tmp_path / "five.safetensors", "--out", tmp_path]
+    arguments = [
+        "--demo",
+        "--clip",
+        drawn_clips[0],
+        "--weights",
+        tmp_path / "five.safetensors",
+        "--out",
+        tmp_path,
+        *BOX,
+    ]
     assert sample.main([*map(str, arguments), *TINY]) == 1
     said = capsys.readouterr()
     assert "5 blocks" in said.err and "4 blocks" in said.err
@@ -167,10 +251,15 @@ def test_weights_for_another_wan(capsys, tmp_path, drawn_clips):
         (["--weights", "nothing.safetensors"], "nothing.safetensors"),
         (["--transformer", "nothing"], "no file or folder nothing"),
         (["--device", "warp"], "'warp' can't be used"),
+        (["--box", "150,150,60,60"], "150"),
+        (["--box", "60,60,20,20"], "The face is 20 pixels large"),
+        (["--person", "2"], "Person 2 was asked for"),
+        (["--clip-frames", "9"], "too short"),
+        (["--background", "built-in matte", "--box", "0,0,160,160"], "keep the background"),
     ],
 )
 def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, message):
-    arguments = ["--demo", "--clip", str(drawn_clips[0]), *TINY, "--out", str(tmp_path), *options]
+    arguments = ["--demo", "--clip", str(drawn_clips[0]), *TINY, *BOX, "--out", str(tmp_path), *options]
     assert sample.main(arguments) == 1
     said = capsys.readouterr()
     assert message in said.err and "Traceback" not in said.err
@@ -183,6 +272,11 @@ def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, messa
         ([], "needed: --clip, --transformer, --vae, --weights; or --demo"),
         (["--demo", "--size", "big"], "got 'big'"),
         (["--demo", "--box", "1,2,3"], "got '1,2,3'"),
+        (["--demo", "--box", "1,2,3,4"], "--box and --faces are for --clip"),
+        (["--demo", "--faces", "dlib"], "--box and --faces are for --clip"),
+        (["--demo", "--clip", "x", "--faces", "box"], "--faces box needs --box"),
+        (["--demo", "--clip", "x", "--faces", "dlib", *BOX], "takes the place of --faces dlib"),
+        (["--demo", "--clip", "x", "--faces", "mediapipe"], "invalid choice"),
         (["--demo", "--text-embeds", "x"], "--negative-embeds"),
         (["--demo", "--dtype", "bfloat16"], "float32"),
     ],

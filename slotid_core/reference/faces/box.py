@@ -32,7 +32,7 @@ class BoxFaces:
         self._box = box
         self._masks_MHW = None if mask is None else _as_masks(np.asarray(mask), frames)
 
-    def detect(self, frame_HWC: np.ndarray, index: int) -> list[Face]:
+    def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """See :class:`.face.FaceBackend`; the score is 1."""
         check_frame(frame_HWC)
         height, width = frame_HWC.shape[:2]

@@ -3,9 +3,11 @@
 Shape letters: H W height and width, C channels (RGB), P points (68), D embedding width (128).
 """
 
+import functools
 import importlib.util
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,9 @@ _PACKAGES = {"dlib": "dlib-bin", "face_recognition_models": "face-recognition-mo
 _LANDMARKS = "shape_predictor_68_face_landmarks.dat"
 _EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 
+# dlib's detector and networks are not made for several threads at once.
+_LOCK = threading.Lock()
+
 
 class DlibFaces:
     """dlib's HOG detector, 68 landmarks and ResNet embedding, on the CPU.
@@ -40,8 +45,8 @@ class DlibFaces:
     The detector finds upright faces, turned by at most some 40 degrees and tilted by some 25; see :meth:`limits` for
     how small. dlib's neural detector finds more and takes seconds for a frame on a CPU, so it is not offered.
 
-    Models are loaded when first needed; making an instance costs nothing. One instance may serve several threads, one
-    after the other.
+    Models are loaded when first needed, which takes a second, and serve all instances of the process; making an
+    instance costs nothing. Threads are served one after the other.
 
     Raises:
         SlotIDError: a package is not installed.
@@ -60,20 +65,18 @@ class DlibFaces:
         missing = missing_packages()
         if missing is not None:
             raise SlotIDError(f"{missing}, or choose another face backend.")
-        self._lock = threading.Lock()
-        self._detector = None
-        self._predictor = None
-        self._network = None
 
-    def detect(self, frame_HWC: np.ndarray, index: int) -> list[Face]:
+    def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """See :class:`.face.FaceBackend`; scores are the detector's, 0 and more."""
         check_frame(frame_HWC)
         frame_HWC = np.ascontiguousarray(frame_HWC)
-        with self._lock:
-            for search in _SEARCHES:
-                found = self._search(frame_HWC, *search, _FACE)
+        # Large faces are found in a smaller picture, once. Time goes with the pixels that are searched.
+        searches = ((_SEARCHES[0][0], min(1.0, _SMALLEST / smallest_px)),) if smallest_px else _SEARCHES
+        with _LOCK:
+            for search in searches:
+                found = _search(frame_HWC, *search, _FACE)
                 if found:
-                    return [face_from_landmarks(self._landmarks(frame_HWC, box), score) for score, box in found]
+                    return [face_from_landmarks(_landmarks(frame_HWC, box), score) for score, box in found]
         return []
 
     def embed(self, frame_HWC: np.ndarray, face: Face) -> np.ndarray:
@@ -82,22 +85,20 @@ class DlibFaces:
         check_frame(frame_HWC)
         import dlib
 
+        frame_HWC = np.ascontiguousarray(frame_HWC)
         parts = [dlib.point(round(x), round(y)) for x, y in face.landmarks_68x2.tolist()]
         box = dlib.rectangle(*(round(side) for side in face.box_xyxy))
-        with self._lock:
-            if self._network is None:
-                self._network = dlib.face_recognition_model_v1(str(_model_file(_EMBEDDING)))
-            embedding = self._network.compute_face_descriptor(
-                np.ascontiguousarray(frame_HWC), dlib.full_object_detection(box, parts)
-            )
+        with _LOCK:
+            network = _load(dlib.face_recognition_model_v1, _model_file(_EMBEDDING))
+            embedding = network.compute_face_descriptor(frame_HWC, dlib.full_object_detection(box, parts))
         embedding_D = np.array(embedding)
         return embedding_D / np.linalg.norm(embedding_D)
 
     def best_score(self, frame_HWC: np.ndarray) -> float | None:
         """Of the likeliest face, found or not: below 0 it was not. ``None`` where there is not even a likeness."""
         check_frame(frame_HWC)
-        with self._lock:
-            found = self._search(np.ascontiguousarray(frame_HWC), *_SEARCHES[-1], _ANYTHING)
+        with _LOCK:
+            found = _search(np.ascontiguousarray(frame_HWC), *_SEARCHES[-1], _ANYTHING)
         return found[0][0] if found else None
 
     def limits(self, height: int, width: int) -> str:
@@ -107,42 +108,6 @@ class DlibFaces:
             f"dlib finds upright faces that are turned by less than about 40 degrees and, in frames of "
             f"{width}x{height}, at least {smallest} pixels high from brow to chin"
         )
-
-    def _search(self, frame_HWC: np.ndarray, pixels: float, enlarge: float, threshold: float):
-        """Scores and boxes (left, top, right, bottom, in pixels of the frame), the best first."""
-        import dlib
-        from PIL import Image
-
-        if self._detector is None:
-            self._detector = dlib.get_frontal_face_detector()
-        height, width = frame_HWC.shape[:2]
-        scale = _scale(height, width, pixels, enlarge)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        searched_HWC = frame_HWC
-        if size != (width, height):
-            searched_HWC = np.asarray(Image.fromarray(frame_HWC).resize(size, Image.Resampling.BILINEAR))
-        boxes, scores, _ = self._detector.run(searched_HWC, 0, threshold)
-        to_x, to_y = width / size[0], height / size[1]
-        found = [
-            (score, (box.left() * to_x, box.top() * to_y, box.right() * to_x, box.bottom() * to_y))
-            for score, box in zip(scores, boxes, strict=True)
-        ]
-        return sorted(found, reverse=True)
-
-    def _landmarks(self, frame_HWC: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
-        import dlib
-
-        if self._predictor is None:
-            self._predictor = dlib.shape_predictor(str(_model_file(_LANDMARKS)))
-
-        def predict(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-            box = dlib.rectangle(round(left), round(top), round(right), round(bottom))
-            return np.array([(point.x, point.y) for point in self._predictor(frame_HWC, box).parts()], float)
-
-        points_P2 = predict(*box)
-        (x, y), spread = points_P2.mean(0), np.sqrt(2 * points_P2.var(0).mean())
-        y, half = y + _BOX_SHIFT * spread, _BOX_SIDE * spread / 2
-        return predict(x - half, y - half, x + half, y + half)
 
 
 def missing_packages() -> str | None:
@@ -155,6 +120,47 @@ def missing_packages() -> str | None:
 
 def _scale(height: int, width: int, pixels: float, enlarge: float) -> float:
     return min(enlarge, math.sqrt(pixels / (height * width)))
+
+
+def _search(frame_HWC: np.ndarray, pixels: float, enlarge: float, threshold: float):
+    """Scores and boxes (left, top, right, bottom, in pixels of the frame), the best first."""
+    import dlib
+    from PIL import Image
+
+    height, width = frame_HWC.shape[:2]
+    scale = _scale(height, width, pixels, enlarge)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    searched_HWC = frame_HWC
+    if size != (width, height):
+        searched_HWC = np.asarray(Image.fromarray(frame_HWC).resize(size, Image.Resampling.BILINEAR))
+    boxes, scores, _ = _load(dlib.get_frontal_face_detector).run(searched_HWC, 0, threshold)
+    to_x, to_y = width / size[0], height / size[1]
+    found = [
+        (score, (box.left() * to_x, box.top() * to_y, box.right() * to_x, box.bottom() * to_y))
+        for score, box in zip(scores, boxes, strict=True)
+    ]
+    return sorted(found, reverse=True)
+
+
+def _landmarks(frame_HWC: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
+    import dlib
+
+    predictor = _load(dlib.shape_predictor, _model_file(_LANDMARKS))
+
+    def predict(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+        box = dlib.rectangle(round(left), round(top), round(right), round(bottom))
+        return np.array([(point.x, point.y) for point in predictor(frame_HWC, box).parts()], float)
+
+    points_P2 = predict(*box)
+    (x, y), spread = points_P2.mean(0), np.sqrt(2 * points_P2.var(0).mean())
+    y, half = y + _BOX_SHIFT * spread, _BOX_SIDE * spread / 2
+    return predict(x - half, y - half, x + half, y + half)
+
+
+@functools.cache
+def _load(model: Callable, *files: Path):
+    """A model, once a process."""
+    return model(*map(str, files))
 
 
 def _model_file(name: str) -> Path:

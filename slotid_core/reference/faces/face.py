@@ -53,8 +53,11 @@ class FaceBackend(Protocol):
     same_person: float | None
     """Cosine similarity of embeddings from which on two faces are the same person; ``None`` without embeddings."""
 
-    def detect(self, frame_HWC: np.ndarray, index: int) -> list[Face]:
-        """Faces of one uint8 RGB frame, the best first; ``index`` counts frames of the clip from 0."""
+    def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
+        """Faces of one uint8 RGB frame, the best first; ``index`` counts frames of the clip from 0.
+
+        Faces whose box is smaller than ``smallest_px`` may be left out, where that makes the search quicker.
+        """
         ...
 
     def best_score(self, frame_HWC: np.ndarray) -> float | None:

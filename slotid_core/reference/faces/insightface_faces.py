@@ -64,7 +64,7 @@ class InsightFaces:
         self._lock = threading.Lock()
         self._models = None
 
-    def detect(self, frame_HWC: np.ndarray, index: int) -> list[Face]:
+    def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """See :class:`.face.FaceBackend`; scores are the detector's, from 0.5 to 1."""
         bgr_HWC = _as_bgr(frame_HWC)
         with self._lock:

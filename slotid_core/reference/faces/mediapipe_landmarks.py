@@ -59,7 +59,7 @@ class MediaPipeFaces:
         self._frames = landmarks["frames"]
         self._height, self._width = (int(side) for side in landmarks["image_size"])
 
-    def detect(self, frame_HWC: np.ndarray, index: int) -> list[Face]:
+    def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """See :class:`.face.FaceBackend`; scores are the detector's, from 0 to 1."""
         check_frame(frame_HWC)
         height, width = frame_HWC.shape[:2]

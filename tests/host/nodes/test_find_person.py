@@ -71,6 +71,40 @@ def test_the_report_shows_and_says_what_is_missing(run, loaded):
     assert len(report.ui["images"]) == 2
 
 
+@pytest.fixture(scope="module")
+def encode(run, core, vae, loaded):
+    """``encode(**inputs)``: Encode Slot-ID of the loaded clip."""
+    weights = core.checkpoint.untrained_weights("tiny")
+    portrait = run("SlotIDExtractPortrait", reference=loaded.reference, size=64).portrait
+    given = {"slotid_model": weights, "vae": vae, "clip": loaded.clip, "portrait": portrait}
+    return lambda **inputs: run("SlotIDEncode", **{**given, **inputs})
+
+
+def test_the_coverage_is_kept_with_the_identity(encode, loaded, core, tmp_path):
+    encoded = encode(reference=loaded.reference)
+    coverage = encoded.identity.coverage
+    assert coverage == loaded.reference.analysis.coverage
+    assert (coverage.backend, coverage.first_frame, coverage.frames) == ("dlib", 0, FRAMES) and coverage.missing
+    for sentence in coverage.missing:
+        assert f"Missing: {sentence}." in encoded.ui["text"][0]
+    core.identity_file.save_identity(tmp_path / "someone.safetensors", encoded.identity)
+    assert core.identity_file.load_identity(tmp_path / "someone.safetensors").coverage == coverage
+    plain = encode(reference=None)
+    assert plain.identity.coverage is None and "Missing" not in plain.ui["text"][0]
+
+
+def test_a_reference_has_to_be_the_clips_own(encode, run, loaded, core, folders):
+    from training.demo_models import write_demo_clip
+
+    encode(reference=loaded.reference, clip=(loaded.clip**1.8 + 0.03 * torch.randn_like(loaded.clip)).clamp(0, 1))
+    with pytest.raises(core.errors.SlotIDError, match=f"of {FRAMES} frames, and the clip has 5"):
+        encode(reference=loaded.reference, clip=loaded.clip[:5])
+    write_demo_clip(folders.input / "drawn.mp4")
+    drawn = run("SlotIDLoadReferenceClip", video="drawn.mp4", frame_count=FRAMES, size=SIZE)
+    with pytest.raises(core.errors.SlotIDError, match="shows something else than the clip"):
+        encode(reference=drawn.reference)
+
+
 def test_frames_of_another_node_give_the_same(run, loaded):
     found = run("SlotIDFindPerson", frames=loaded.frames, faces="dlib", size=SIZE)
     torch.testing.assert_close(found.clip, loaded.clip)

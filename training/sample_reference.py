@@ -1,0 +1,132 @@
+"""The reference clip of ``sample.py``: by the same pipeline as the nodes, from the user's video or the drawn one.
+
+Shape letters: F frames, H W height and width, C colour channels (RGB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slotid_core.errors import SlotIDError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from slotid_core.reference import Box, Reference
+
+FPS = 16
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""``bar(what, unit)`` shows progress and is fed with ``(done, total)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReference:
+    """What the encoder reads, and where it came from."""
+
+    name: str
+    """Of the video file."""
+    clip_FHWC: Tensor
+    """The square clip, float in [0, 1]."""
+    portrait_HWC: Tensor
+    """The square portrait, float in [0, 1]."""
+    about_portrait: str
+    reference: Reference
+
+
+def read_reference(args: argparse.Namespace, bar: Bar) -> SampleReference:
+    """Find the person in the user's clip, or in the drawn one, which is written to ``args.out`` first.
+
+    Prints what was read and found. Where several people could be meant, a picture with their numbers is written.
+
+    Raises:
+        SlotIDError: the file can't be used, there is no face backend, or the person is not found.
+    """
+    from slotid_core.identify import CLIP_SIDE, PORTRAIT_SIDE
+    from slotid_core.reference import Box, crop_along, describe_portraits, head_portraits, read_clip
+    from training.demo_clip import FACE_BOX, SIZE
+    from training.demo_models import CLIP_FILE, write_demo_clip
+
+    path, faces, box = args.clip, args.faces, Box(*args.box) if args.box else None
+    if path is None:
+        path, faces = args.out / CLIP_FILE, "box"
+        write_demo_clip(path)
+        left, top, right, bottom = (round(SIZE * share) for share in FACE_BOX)
+        box = Box(left, top, right - left, bottom - top)
+    with bar("Reading the clip", "frames") as progress:
+        clip = read_clip(
+            path, start=args.start, frames=args.clip_frames, fps=FPS, max_side=args.max_side, progress=progress
+        )
+    print(clip.describe())
+    reference = _find(args, clip.frames_FHWC, faces, box, bar)
+    analysis = reference.analysis
+    print(analysis.describe())
+    kept = analysis.kept
+    clip_FHWC = crop_along(clip.frames_FHWC[kept.start : kept.stop], analysis.path, CLIP_SIDE)
+    portraits = head_portraits(clip.frames_FHWC, analysis, background=args.background, size=PORTRAIT_SIDE)
+    return SampleReference(
+        name=path.name,
+        clip_FHWC=clip_FHWC,
+        portrait_HWC=portraits[0].image_HWC,
+        about_portrait=describe_portraits(portraits),
+        reference=reference,
+    )
+
+
+def _find(args: argparse.Namespace, frames_FHWC: Tensor, faces: str, box: Box | None, bar: Bar) -> Reference:
+    from slotid_core.reference import Reference, SeveralPeopleError, analyse, choose_backend, people_sheet
+
+    try:
+        backend = choose_backend(faces, frames=len(frames_FHWC), box=box)
+    except SlotIDError as error:
+        raise SlotIDError(
+            f"{error}\nOn the command line: install the extra dlib with\n"
+            f'  "{sys.executable}" -m pip install -e "{Path(__file__).resolve().parents[1]}[dlib]"\n'
+            "or insightface likewise, or say where the face is with --box X,Y,W,H."
+        ) from error
+    try:
+        with bar("Looking for faces", "steps") as progress:
+            analysis = analyse(
+                frames_FHWC,
+                backend,
+                fps=FPS,
+                person_index=args.person,
+                on_break=args.on_break,
+                progress=progress,
+            )
+    except SeveralPeopleError as error:
+        picture = args.out / "slotid_people.png"
+        write_png(picture, people_sheet(error.people, frames_FHWC))
+        raise SlotIDError(f"{error} Here that is --person; {picture} shows who has which number.") from error
+    return Reference(frames_FHWC=frames_FHWC, fps=FPS, analysis=analysis)
+
+
+def write_report(reference: Reference, sheet: Path, plot: Path) -> None:
+    """The contact sheet of the frames that were searched, and the coverage plot, as PNG files.
+
+    Raises:
+        SlotIDError: the folder can't be written.
+    """
+    from slotid_core.reference import contact_sheet, coverage_plot
+
+    write_png(sheet, contact_sheet(reference.analysis, reference.frames_FHWC))
+    write_png(plot, coverage_plot(reference.analysis, reference.fps))
+
+
+def write_png(path: Path, picture_HWC: Tensor) -> None:
+    """A uint8 picture, whole or not at all.
+
+    Raises:
+        SlotIDError: the folder can't be written.
+    """
+    from PIL import Image
+
+    from training.media import atomic
+
+    with atomic(path) as temporary:
+        Image.fromarray(picture_HWC.numpy()).save(temporary, "PNG")
