@@ -105,6 +105,28 @@ def shared_latents() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """The folder of a finished run on the tiny Wan: a few updates on latents in memory, averaged and not."""
+    from training import settings as settings_file
+    from training.trainer import run as running
+    from training.trainer.processes import Processes
+
+    spec = importlib.util.spec_from_file_location("trainer_fixtures", ROOT / "tests/training/trainer/conftest.py")
+    fixtures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fixtures)
+    cache = fixtures.MemoryCache(people=6, clips=2, held_out=2, cells=(2, 4, 4))
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    changes = ["data.workers=0", "validation.samples=0", "validation.clips=2", "validation.sigmas=[0.5]"]
+    changes += ["log.tensorboard=false", "optim.steps=12", "optim.batch=2", "optim.micro_batch=2", "optim.lr=1e-2"]
+    changes += ["optim.warmup=0", "optim.ema=0.5", "checkpoint.every=6", f"run.folder={folder}"]
+    settings = settings_file.load(fixtures.TINY, changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "open_cache", lambda settings: cache)
+        assert running.train(settings, Processes("cpu"), "plain", show_progress=False).finished
+    return folder
+
+
 def _folder(nodeid: str) -> str:
     """`tests/core` of `tests/core/reader/test_x.py::test_y`."""
     return "/".join(nodeid.split("::")[0].split("/")[:-1][:2]) or "."

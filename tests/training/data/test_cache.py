@@ -1,0 +1,157 @@
+"""Reading a finished cache, and every way in which it may not be the one that is wanted."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from slotid_core.errors import SlotIDError
+from training.data.cache import open_cache
+from training.data.clip import prepare_clip
+from training.data.sources import SourceVideo
+
+
+@pytest.fixture
+def copied(drawn_cache, drawn_dataset, tiny_settings, tmp_path):
+    """Settings of a copy of the cache, to be spoilt."""
+
+    def copy(source=drawn_dataset, **data):
+        settings = tiny_settings(source, tmp_path / "copy", **data)
+        shutil.copytree(drawn_cache.data.cache, settings.data.cache, dirs_exist_ok=True)
+        return settings
+
+    return copy
+
+
+def test_entries_say_what_is_there(drawn_cache):
+    cache = open_cache(drawn_cache)
+    assert [entry.id for entry in cache.entries] == [f"person{n}/clip" for n in range(4)]
+    entry = cache.entries[2]
+    assert (entry.person, entry.video, entry.caption) == (
+        "person2",
+        "person2/clip.mp4",
+        "A drawn head turns, number 2.",
+    )
+    assert sum(entry.held_out for entry in cache.entries) == 2 == len(cache.facts["held_out_people"])
+    assert cache.facts["windows"] == {"disjoint": 4} and cache.facts["faces"] == "box" and cache.rejects == ()
+
+
+def test_samples_hold_what_the_clip_gave(drawn_cache, drawn_dataset, make_bench):
+    cache = open_cache(drawn_cache)
+    entry = cache.entries[1]
+    path = drawn_dataset / "person1" / "clip.mp4"
+    video = SourceVideo(id=entry.id, path=path, caption=entry.caption, person=entry.person)
+    tensors = prepare_clip(make_bench(drawn_cache), video).tensors
+    for variant in range(entry.variants):
+        sample = cache.load(entry, variant=variant)
+        torch.testing.assert_close(sample.reference_CTHW, tensors[f"reference.{variant}"], rtol=0, atol=1e-5)
+    assert torch.equal(sample.text_LE, tensors["text"]) and sample.text_LE.shape == (entry.text_tokens, 4096)
+    torch.testing.assert_close(sample.target_CTHW, tensors["target"])
+    torch.testing.assert_close(sample.portrait_CTHW, tensors["portrait"], rtol=0, atol=1e-5)
+    assert sample.target_CTHW.shape == (16, *entry.target_shape) and sample.target_CTHW.dtype == torch.bfloat16
+    assert sample.reference_CTHW.shape == (16, *entry.reference_shape)
+    assert sample.portrait_CTHW.shape == (16, *entry.portrait_shape) and entry.portrait_shape[0] == 1
+
+
+def test_reference_and_portrait_may_be_another_clips(drawn_cache):
+    cache = open_cache(drawn_cache)
+    own, other = (cache.load(entry, variant=1) for entry in cache.entries[:2])
+    mixed = cache.load(cache.entries[0], reference=cache.entries[1], variant=1)
+    assert torch.equal(mixed.target_CTHW, own.target_CTHW) and torch.equal(mixed.text_LE, own.text_LE)
+    assert torch.equal(mixed.reference_CTHW, other.reference_CTHW)
+    assert torch.equal(mixed.portrait_CTHW, other.portrait_CTHW)
+
+
+def test_no_cache_and_one_that_is_not_finished(copied, tiny_settings, drawn_dataset, tmp_path):
+    with pytest.raises(SlotIDError, match="is not there. Make it with"):
+        open_cache(tiny_settings(drawn_dataset, tmp_path / "nowhere"))
+    settings = copied()
+    (settings.data.cache / "manifest.json").unlink()
+    with pytest.raises(SlotIDError, match="is not finished. Make it with"):
+        open_cache(settings)
+
+
+@pytest.mark.parametrize(
+    "data, named",
+    [
+        ({"lengths": [9]}, r"data.lengths was \[5\], now \[9\]"),
+        ({"augment": {"variants": 3}}, "data.augment was"),
+        ({"held_out": 0.6}, "data.held_out was 0.5, now 0.6"),
+        ({"seed": 4}, "run.seed was 0, now 4"),
+        ({"slotid": {"reader": {"slots": 12}}}, "text tokens was 504, now 498"),
+        ({"slotid": {"clip_order": "shuffled"}}, "model.slotid.clip_order was temporal, now shuffled"),
+    ],
+)
+def test_other_settings_are_named(copied, data, named):
+    with pytest.raises(SlotIDError, match=named):
+        open_cache(copied(**data))
+
+
+def test_what_does_not_shape_it_may_change(copied):
+    settings = copied(reference_from="the same clip")
+    assert len(open_cache(settings).entries) == 4
+
+
+def test_another_vae_is_noticed(copied, tmp_path):
+    settings = copied()
+    save_file({"x": torch.zeros(1)}, tmp_path / "vae.safetensors")
+    other = settings.model_copy(
+        update={"model": settings.model.model_copy(update={"vae": tmp_path / "vae.safetensors"})}
+    )
+    with pytest.raises(SlotIDError, match="another model.vae"):
+        open_cache(other)
+
+
+def test_a_changed_or_lost_video_is_noticed_and_a_lost_dataset_is_none(copied, drawn_dataset, tmp_path):
+    source = tmp_path / "dataset"
+    shutil.copytree(drawn_dataset, source)
+    settings = copied(source)
+    assert len(open_cache(settings).entries) == 4
+    with (source / "person1" / "clip.mp4").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(SlotIDError, match="1 videos are changed, the first is person1/clip.mp4. Run prepare.py"):
+        open_cache(settings)
+    (source / "person1" / "clip.mp4").unlink()
+    with pytest.raises(SlotIDError, match="1 videos are not there any more, the first is person1/clip.mp4"):
+        open_cache(settings)
+    shutil.rmtree(source)
+    assert len(open_cache(settings).entries) == 4
+
+
+def test_missing_truncated_and_exchanged_shards(copied):
+    settings = copied()
+    shard, other = (settings.data.cache / "shards" / f"shard-0000{n}.safetensors" for n in (1, 2))
+    whole = shard.read_bytes()
+    for spoil in (shard.unlink, lambda: shard.write_bytes(whole[:-10]), lambda: shard.write_bytes(b"")):
+        spoil()
+        with pytest.raises(SlotIDError, match="shard-00001.safetensors of .* Run prepare.py again"):
+            open_cache(settings)
+    shutil.copy(other, shard)
+    with pytest.raises(SlotIDError, match="another than the manifest names"):
+        open_cache(settings)
+
+
+def test_altered_tensors_are_noticed_when_they_are_loaded(copied):
+    settings = copied()
+    shard = settings.data.cache / "shards" / "shard-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    header = json.loads(content[8 : (begin := 8 + int.from_bytes(content[:8], "little"))])
+    content[begin + header["00000.target"]["data_offsets"][0]] ^= 1
+    shard.write_bytes(content)
+    cache = open_cache(settings)
+    with pytest.raises(SlotIDError, match="target of person1/clip is not what was written"):
+        cache.load(cache.entries[1])
+    assert cache.load(cache.entries[0]).entry.id == "person0/clip"
+
+
+def test_a_damaged_manifest(copied):
+    settings = copied()
+    path = settings.data.cache / "manifest.json"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(SlotIDError, match="manifest.json is damaged"):
+        open_cache(settings)
+    path.write_text(json.dumps({"version": 99}))
+    with pytest.raises(SlotIDError, match="version 99"):
+        open_cache(settings)

@@ -1,0 +1,75 @@
+"""The update, against torch's own."""
+
+import pytest
+import torch
+
+from training.settings import OptimSettings
+from training.trainer.optim import AveragedWeights, clip, learning_rate, make_optimizer
+
+
+def settings(**changes) -> OptimSettings:
+    return OptimSettings(**{"steps": 100, "batch": 1, "lr": 1e-2, "warmup": 10, "floor": 0.1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scheduler"),
+    [
+        ("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=90, eta_min=1e-3)),
+        ("linear", lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=90)),
+        ("constant", lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
+    ],
+)
+def test_schedules_agree_with_torchs(schedule, scheduler):
+    ours = settings(schedule=schedule)
+    assert [learning_rate(ours, s) for s in (0, 4, 9)] == pytest.approx([1e-3, 5e-3, 1e-2])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    theirs = scheduler(optimizer)
+    for step in range(10, 100):
+        assert learning_rate(ours, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5), step
+        optimizer.step()
+        theirs.step()
+
+
+def test_no_warm_up_starts_at_the_full_rate():
+    assert learning_rate(settings(warmup=0), 0) == 1e-2
+
+
+def test_vectors_are_not_decayed():
+    trainable = {name: torch.nn.Parameter(torch.ones(*shape)) for name, shape in (("m", (2, 2)), ("v", (2,)))}
+    optimizer = make_optimizer(settings(weight_decay=0.5), trainable)
+    for p in trainable.values():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert float(trainable["m"].detach().max()) == pytest.approx(1 - 0.5 * 1e-2)
+    assert torch.equal(trainable["v"].detach(), torch.ones(2))
+
+
+def test_clipping_tells_the_norm_there_was():
+    p = torch.nn.Parameter(torch.zeros(4))
+    p.grad = torch.full((4,), 3.0)
+    assert clip({"p": p}, 1.0) == pytest.approx(6.0)
+    assert float(p.grad.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_averages_follow_slowly_and_swap_twice_is_nothing():
+    p = torch.nn.Parameter(torch.zeros(2))
+    averaged = AveragedWeights(0.9, {"p": p})
+    expected = 0.0
+    for step in range(200):
+        p.data = torch.full((2,), float(step))
+        averaged.update({"p": p}, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert averaged.tensors["p"].tolist() == pytest.approx([expected] * 2, rel=1e-5)
+    averaged.swap({"p": p})
+    assert float(p.detach()[0]) == pytest.approx(expected, rel=1e-5)
+    averaged.swap({"p": p})
+    assert p.tolist() == [199.0, 199.0]
+
+
+def test_no_averaging_leaves_the_weights_themselves():
+    p = torch.nn.Parameter(torch.ones(2))
+    averaged = AveragedWeights(0.0, {"p": p})
+    averaged.update({"p": p}, 0)
+    averaged.swap({"p": p})
+    assert p.tolist() == [1.0, 1.0]

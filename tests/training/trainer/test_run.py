@@ -1,0 +1,147 @@
+"""A whole run on the real tiny Wan: it learns, stops when told, goes on bit for bit, and refuses other settings."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from slotid_core.checkpoint import load_weights
+from slotid_core.errors import SlotIDError
+from training.trainer import log as logging
+from training.trainer import run as running
+from training.trainer.processes import Processes
+from training.trainer.state import checkpoints
+from training.trainer.validate import HeldOut, validate
+
+SMALL = ("optim.steps=6", "checkpoint.every=2", "validation.every=3", "validation.sigmas=[0.5]", "optim.warmup=0")
+
+
+@pytest.fixture
+def train(cache, make_settings, monkeypatch):
+    """``train(*overrides)``: a run on the cache in memory."""
+    monkeypatch.setattr(running, "open_cache", lambda settings: cache)
+
+    def start(*overrides: str) -> running.Outcome:
+        settings = make_settings(*SMALL, *overrides)
+        return running.train(settings, Processes("cpu"), "plain", show_progress=False)
+
+    return start
+
+
+def stop_after(monkeypatch, updates: int) -> None:
+    """SIGTERM in the middle of an update, as a cluster sends it."""
+    real = running.update
+
+    def update(adapter, state, *rest):
+        if state.step == updates - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(adapter, state, *rest)
+
+    monkeypatch.setattr(running, "update", update)
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+
+
+def test_a_run_that_is_stopped_goes_on_bit_for_bit(train, tmp_path, monkeypatch):
+    whole = train(f"run.folder={tmp_path / 'whole'}")
+    assert whole.finished and whole.step == 6
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        stopped = train()
+    assert not stopped.finished and stopped.step == 3 and stopped.written == ()
+    assert [p.name for p in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_000002", "step_000003"]
+    torch.manual_seed(12345)  # nothing depends on torch's global random state
+    assert train().finished
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+    told = [
+        [{k: v for k, v in line.items() if k != "seconds"} for kind in ("train", "validation")
+         for line in logging.read(tmp_path / name, kind)]
+        for name in ("run", "whole")
+    ]  # fmt: skip
+    assert told[0] == told[1] and len(told[0]) == 6 + 3
+
+
+def test_the_weights_hold_what_was_trained_and_nothing_of_this_machine(train, cache, tmp_path):
+    train()
+    path = tmp_path / "run" / "weights" / "slotid.safetensors"
+    weights = load_weights(path)
+    assert not weights.untrained and weights.facts["trained_steps"] == 6 and weights.facts["cache"] == cache.key
+    assert int(weights.model.reader.step) == 6
+    assert weights.facts["settings"]["optim"]["steps"] == 6
+    assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_a_finished_run_started_again_changes_nothing(train, tmp_path):
+    train()
+    before = bytes_of(tmp_path / "run")
+    again = train()
+    assert again.finished and bytes_of(tmp_path / "run") == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(train):
+    train("optim.steps=2")
+    with pytest.raises(SlotIDError, match=r"optim.lr was 0.001 and is 0.5.*run.folder"):
+        train("optim.steps=2", "optim.lr=0.5")
+
+
+def test_what_does_not_shape_learning_may_change(train):
+    train("optim.steps=2")
+    assert train("optim.steps=2", "checkpoint.keep=1", "validation.clips=2").finished
+
+
+def test_another_cache_under_an_old_run_is_refused(train, cache):
+    train("optim.steps=2")
+    cache.key = "1" * 64
+    with pytest.raises(SlotIDError, match="another cache"):
+        train("optim.steps=2")
+
+
+def test_a_clip_that_is_no_number_stops_the_run_and_names_it(train, cache, tmp_path):
+    train("optim.steps=2", "checkpoint.every=1")
+    spoilt = cache.entries[-1].id
+    load = cache.load
+
+    def load_spoilt(entry, **how):
+        sample = load(entry, **how)
+        if entry.id == spoilt:
+            sample.target_CTHW.fill_(float("nan"))
+        return sample
+
+    cache.load = load_spoilt
+    with pytest.raises(SlotIDError, match=f"not a finite number.*{spoilt} "):
+        train(f"run.folder={tmp_path / 'other'}")
+
+
+def test_the_gap_opens_between_the_right_person_and_another(cache, make_settings, monkeypatch):
+    """On people it was trained on, after a few updates: an identity does reach the loss, by the right way."""
+    monkeypatch.setattr(running, "open_cache", lambda settings: cache)
+    settings = make_settings(
+        "optim.steps=40", "optim.ema=0", "optim.batch=4", "optim.micro_batch=4", "validation.sigmas=[0.5,0.9]",
+        "optim.lr=2e-3", "drop.identity=0.1",
+    )  # fmt: skip
+    run = running.Run(settings, Processes("cpu"), "plain", print)
+    people = HeldOut(cache, settings, trained=True)
+    before = validate(run.adapter, people).figures()
+    batches = running.micro_batches(run.clips, run.order, settings, first_step=0, rank=0, processes=1)
+    for _ in range(40):
+        running.update(run.adapter, run.state, batches, settings.optim, run.processes, run.reached)
+    after = validate(run.adapter, people).figures()
+    assert before["gap"] == 0.0 and before["loss/right"] == before["loss/none"]
+    assert after["gap_low"] > 0 and after["gap"] > 5
+    assert after["loss/right"] < before["loss/right"]
+
+
+def test_validation_shared_out_over_processes_is_the_same(cache, make_settings, make_adapter, awake):
+    settings = make_settings("validation.sigmas=[0.5]")
+    adapter, people = awake(make_adapter(settings)), HeldOut(cache, settings)
+    alone = validate(adapter, people)
+    parts = []
+    for rank in range(3):
+        validate(
+            adapter, people, rank=rank, processes=3, gather=lambda rows: parts.append(rows) or rows.repeat(3, 1, 1)
+        )
+    shared = validate(adapter, people, rank=0, processes=3, gather=lambda rows: torch.cat(parts))
+    assert torch.equal(alone.losses_VSW, shared.losses_VSW) and alone.losses_VSW.shape == (4, 1, 3)

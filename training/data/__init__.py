@@ -1,0 +1,1 @@
+"""From a dataset to the cache that training reads: one file a layout, one for a clip, one for the cache."""

@@ -1,0 +1,306 @@
+"""What ``prepare.py`` leaves and training reads: shards of tensors, and a manifest that says what is in them.
+
+Shape letters: C latent channels (16), T H W latent frames, height, width, L text tokens, E text-token width.
+
+Targets and text are stored in bfloat16, references and portraits in float32: they are small, and the model reads in
+ComfyUI what it was trained on to the last digit that matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from slotid_core.errors import SlotIDError
+from training.data.hashes import FileHashes
+from training.data.origin import (
+    check_models,
+    check_settings,
+    dataset_folder,
+    model_hashes,
+    shaping_settings,
+    split_settings,
+)
+from training.data.sources import Reject
+from training.media import atomic
+from training.settings import Settings
+
+VERSION = 1
+SHARDS, MANIFEST, SETTINGS = "shards", "manifest.json", "settings.json"
+EMPTY_TEXT = "empty_text"
+"""Name, in every shard, of the text tokens of no caption at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One usable clip."""
+
+    id: str
+    person: str
+    caption: str
+    video: str
+    """Relative to the dataset's folder, with slashes."""
+    video_sha256: str
+    held_out: bool
+    """Its person is for validation only."""
+    shard: str
+    """File name."""
+    index: int
+    """Place in the shard."""
+    target_shape: tuple[int, int, int]
+    """T, H, W in latent cells."""
+    reference_shape: tuple[int, int, int]
+    portrait_shape: tuple[int, int, int]
+    variants: int
+    """Versions of the reference; 0 is the one that is left as it is."""
+    text_tokens: int
+    """L, not padded."""
+    text_cut: bool
+    """The caption was longer than the tokens there are."""
+    target_seconds: tuple[float, float]
+    """Where the window begins and ends in the video."""
+    reference_seconds: tuple[float, float]
+    windows: str
+    """How the two lie: ``disjoint``, ``overlapping`` or ``same``."""
+    portrait_second: float
+    coverage: dict[str, Any]
+    """What the reference shows of the person, see :class:`slotid_core.reference.coverage.Coverage`."""
+    sha256: dict[str, str]
+    """Of each tensor's bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Tensors of one clip on the CPU; latents are normalised."""
+
+    entry: Entry
+    target_CTHW: Tensor
+    """bfloat16."""
+    reference_CTHW: Tensor
+    """float32, of the version that was asked for."""
+    portrait_CTHW: Tensor
+    """float32, T = 1."""
+    text_LE: Tensor
+    """bfloat16, not padded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about a finished cache but the tensors."""
+
+    settings: dict[str, Any]
+    """The settings that shaped it, see :mod:`training.data.origin`."""
+    facts: dict[str, Any]
+    """Models, counts and durations, for people and logs."""
+    shards: dict[str, dict[str, Any]]
+    """By file name: its key and its size in bytes."""
+    entries: tuple[Entry, ...]
+    """Sorted by id."""
+    rejects: tuple[Reject, ...]
+    """Sorted by id."""
+
+    def to_json(self) -> str:
+        """The file's text, the same for the same content."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        content["entries"] = [asdict(entry) for entry in self.entries]
+        content["rejects"] = [asdict(reject) for reject in self.rejects]
+        return json.dumps({"version": VERSION, **content}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+class Cache:
+    """A finished cache; made by :func:`open_cache`.
+
+    Attributes:
+        folder: where it is.
+        entries: the usable clips, sorted by id.
+        rejects: the clips that were left out, sorted by id.
+        key: SHA-256 of the manifest: of all that shaped the cache, and of every tensor's hash.
+        facts: models, counts and durations.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, key: str):
+        self.folder, self.key = folder, key
+        self.entries, self.rejects, self.facts = manifest.entries, manifest.rejects, manifest.facts
+
+    @cached_property
+    def empty_text_LE(self) -> Tensor:
+        """The text tokens of an empty prompt, bfloat16, not padded: for text that is dropped, and for guidance.
+
+        Raises:
+            SlotIDError: a shard can't be read.
+        """
+        with open_shard(self.folder / SHARDS / self.entries[0].shard) as file:
+            return file.get_tensor(EMPTY_TEXT).clone()
+
+    def load(self, entry: Entry, reference: Entry | None = None, variant: int = 0) -> Sample:
+        """Read one clip's tensors.
+
+        Args:
+            entry: whose target and text.
+            reference: whose reference and portrait; the clip's own where left out; another person's for the gap.
+            variant: version of the reference, below its ``variants``.
+
+        Raises:
+            SlotIDError: a shard can't be read or is not what was written.
+        """
+        reference = entry if reference is None else reference
+        assert 0 <= variant < reference.variants, f"{reference.id} has {reference.variants} versions, not {variant}"
+        target_CTHW, text_LE = self._read(entry, ("target", "text"))
+        reference_CTHW, portrait_CTHW = self._read(reference, (f"reference.{variant}", "portrait"))
+        return Sample(
+            entry=entry,
+            target_CTHW=target_CTHW,
+            reference_CTHW=reference_CTHW,
+            portrait_CTHW=portrait_CTHW,
+            text_LE=text_LE,
+        )
+
+    def _read(self, entry: Entry, names: tuple[str, ...]) -> list[Tensor]:
+        path = self.folder / SHARDS / entry.shard
+        tensors = []
+        with open_shard(path) as file:
+            for name in names:
+                try:
+                    # A copy: the library's own tensors are windows into the file.
+                    tensor = file.get_tensor(tensor_name(entry.index, name)).clone()
+                except SafetensorError as error:
+                    raise _damaged(path, str(error)) from error
+                if tensor_hash(tensor) != entry.sha256[name]:
+                    raise _damaged(path, f"{name} of {entry.id} is not what was written")
+                tensors.append(tensor)
+        return tensors
+
+
+def open_cache(settings: Settings) -> Cache:
+    """The finished cache of these settings.
+
+    Tensors are checked when they are loaded. Videos and models are compared with those that the cache was made from
+    where they are at hand; training needs neither the dataset nor the text encoder.
+
+    Raises:
+        SlotIDError: there is none, it is not finished, it was made with other settings (each is named), from other
+            models or videos, or a shard is missing or damaged.
+    """
+    folder = settings.data.cache
+    manifest, text = read_manifest(folder)
+    shaping, split = shaping_settings(settings), split_settings(settings)
+    stored = manifest.settings
+    check_settings(folder, {name: stored[name] for name in stored if name not in split}, shaping)
+    again = "Set them back, or run prepare.py again: shards are kept."
+    check_settings(folder, {name: stored.get(name) for name in split}, split, fix=again)
+    hashes = FileHashes(folder)
+    check_models(folder, manifest.facts["models"], model_hashes(settings, hashes, must_be_there=False))
+    for name, shard in manifest.shards.items():
+        path = folder / SHARDS / name
+        with open_shard(path) as file:
+            if path.stat().st_size != shard["bytes"] or json.loads(file.metadata()["slotid"])["key"] != shard["key"]:
+                raise _damaged(path, "it is another than the manifest names")
+    _check_videos(settings, manifest, hashes)
+    return Cache(folder, manifest, hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest and its text.
+
+    Raises:
+        SlotIDError: there is none, or it is damaged or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        begun = "is not finished" if (folder / SETTINGS).is_file() else "is not there"
+        raise SlotIDError(f"The cache {folder} {begun}. Make it with: python training/prepare.py CONFIG")
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+        version = content.pop("version")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SlotIDError(
+            f"{path} is damaged ({error}). Delete it and run prepare.py again: shards are kept."
+        ) from error
+    if version != VERSION:
+        raise SlotIDError(
+            f"{path} has version {version}, expected {VERSION}. Give another data.cache and prepare anew."
+        )
+    entries = tuple(_entry(entry) for entry in content.pop("entries"))
+    rejects = tuple(Reject(**reject) for reject in content.pop("rejects"))
+    return Manifest(entries=entries, rejects=rejects, **content), text
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    return Entry(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+
+
+def _check_videos(settings: Settings, manifest: Manifest, hashes: FileHashes) -> None:
+    folder = dataset_folder(settings)
+    if not folder.is_dir():
+        return
+    gone = [entry.video for entry in manifest.entries if not (folder / entry.video).is_file()]
+    if gone:
+        raise _changed(settings, gone, "not there any more")
+    other = [entry.video for entry in manifest.entries if hashes.of(folder / entry.video) != entry.video_sha256]
+    if other:
+        raise _changed(settings, other, "changed")
+
+
+def _changed(settings: Settings, videos: list[str], what: str) -> SlotIDError:
+    return SlotIDError(
+        f"The dataset is another than the cache {settings.data.cache} was made from: {len(videos)} videos are {what}, "
+        f"the first is {videos[0]}. Run prepare.py again, which does anew what changed; or put the videos back."
+    )
+
+
+def tensor_name(index: int, name: str) -> str:
+    """Name of a clip's tensor in its shard."""
+    return f"{index:05d}.{name}"
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+
+
+def open_shard(path: Path) -> Any:
+    """A shard as safetensors opens it; a context manager.
+
+    Raises:
+        SlotIDError: it is not there, cut short or no such file.
+    """
+    if not path.is_file():
+        raise _damaged(path, "it is not there")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> SlotIDError:
+    return SlotIDError(
+        f"The shard {path.name} of {path.parent.parent} can't be used: {reason}. Run prepare.py again: it makes "
+        "anew what is damaged."
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all.
+
+    Raises:
+        SlotIDError: the folder can't be written.
+    """
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+Say = Callable[[str], None]
+"""Where lines for people go."""

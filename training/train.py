@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Train Slot-ID on a frozen Wan: settings and a prepared cache -> weights that load in ComfyUI.
+
+python training/train.py training/configs/tiny.yaml
+python training/train.py training/configs/wan2.1_14b.yaml optim.lr=2e-4 run.folder=outputs/other
+accelerate launch --config_file training/accelerate_gpus.yaml training/train.py CONFIG
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from slotid_core.errors import SlotIDError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error, 130 after an interruption."""
+    args = _parser().parse_args(argv)
+    try:
+        return run(args)
+    except SlotIDError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train Slot-ID. A run folder with checkpoints is gone on with as if it had never stopped.",
+        epilog="Every setting can be overridden: section.field=value, such as optim.lr=2e-4. What the settings mean: "
+        "training/settings.py and docs/training.md.",
+    )
+    parser.add_argument("config", type=Path, help="settings, such as training/configs/tiny.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes of the settings")
+    parser.add_argument("--device", choices=["cpu"], help="train on the CPU though there is a GPU")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, then train.
+
+    Raises:
+        SlotIDError: whatever can't be used, with what to do.
+    """
+    from training.settings import load
+
+    settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
+    from training.data.cache import MANIFEST
+    from training.data.make import make_cache
+    from training.planner import plan
+    from training.planner.machine import this_machine
+    from training.trainer.processes import Processes
+    from training.trainer.run import train
+
+    processes = Processes(args.device)
+    machine = this_machine(settings.run.folder, on_cpu=processes.device.type == "cpu")
+    planned = plan(settings, machine, processes=processes.count)
+    if processes.is_first:
+        print(planned.describe())
+    planned.refuse_if_too_large()
+    # People who are rendered need no data of anybody's, so nothing is lost by preparing them along the way.
+    if settings.data.layout == "generated" and processes.is_first and not (settings.data.cache / MANIFEST).is_file():
+        make_cache(settings)
+    processes.wait()
+    outcome = train(settings, processes, planned.memory_plan)
+    if processes.is_first:
+        for path in outcome.written:
+            print(path)
+    processes.close()
+    return 0 if outcome.finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

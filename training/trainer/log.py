@@ -1,0 +1,91 @@
+"""What a run says while it goes: a line of JSON an event, TensorBoard, wandb where asked for, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slotid_core.errors import SlotIDError
+from training.settings import Settings
+
+LOG = "log.jsonl"
+
+
+class Log:
+    """Numbers of a run, by step.
+
+    Args:
+        folder: the run's.
+        step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped.
+
+    Raises:
+        SlotIDError: wandb is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, step: int):
+        self.path = folder / LOG
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_after(self.path, step)
+        self._board = self._wandb = None
+        if settings.log.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        if settings.log.wandb:
+            try:
+                import wandb
+            except ImportError as error:
+                raise SlotIDError("log.wandb is set, which needs the package wandb: pip install wandb.") from error
+            self._wandb = wandb.init(
+                project=settings.log.wandb, dir=folder, id=_run_id(folder), resume="allow", config=settings.to_dict()
+            )
+
+    def write(self, step: int, kind: str, figures: Mapping[str, Any]) -> None:
+        """``kind`` is ``train`` or ``validation``; ``step`` counts the updates that were made."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        numbers = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind that a run has logged so far."""
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except ValueError:  # cut off by a kill
+            break
+        kept.append(line + "\n")
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _run_id(folder: Path) -> str:
+    """One wandb run for one folder, however often it is resumed."""
+    file = folder / "wandb_id"
+    if not file.is_file():
+        file.write_text(os.urandom(6).hex(), encoding="utf-8")
+    return file.read_text(encoding="utf-8")

@@ -1,0 +1,88 @@
+"""The update: optimizer, learning rate, clipping, averaged weights.
+
+Each is a function of the trained tensors, the gradients and the step, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from slotid_core.errors import SlotIDError
+from training.settings import OptimSettings
+
+
+def make_optimizer(settings: OptimSettings, trainable: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW on the trained tensors in their order; vectors (norms, biases, queries' scales) are not decayed.
+
+    Raises:
+        SlotIDError: ``adamw8bit`` without the package bitsandbytes.
+    """
+    groups = [
+        {"params": [p for p in trainable.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable.values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    options = {"lr": settings.lr, "betas": settings.betas}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise SlotIDError(
+            f"optim.optimizer is adamw8bit, which needs the package bitsandbytes ({error}). Install it (pip install "
+            "bitsandbytes), or use adamw."
+        ) from error
+    return AdamW8bit(groups, **options)
+
+
+def learning_rate(settings: OptimSettings, step: int) -> float:
+    """Of update ``step``, counted from 0: a linear rise over the warm-up, then the schedule down to the floor."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    left = 0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1.0 - done
+    return settings.lr * (settings.floor + (1 - settings.floor) * left)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip(trainable: Mapping[str, nn.Parameter], limit: float) -> float:
+    """Scale the gradients down to a joint norm of ``limit``; returns the norm that they had."""
+    return float(nn.utils.clip_grad_norm_(list(trainable.values()), limit))
+
+
+class AveragedWeights:
+    """Exponential moving average of the trained tensors (EMA), with the rise of its decay that the first updates need.
+
+    A decay of 0 makes it the weights themselves.
+    """
+
+    def __init__(self, decay: float, trainable: Mapping[str, nn.Parameter]):
+        self.decay = decay
+        self.tensors = {name: p.detach().clone() for name, p in trainable.items()} if decay else {}
+
+    @torch.no_grad()
+    def update(self, trainable: Mapping[str, nn.Parameter], step: int) -> None:
+        """After update ``step``, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, average in self.tensors.items():
+            average.lerp_(trainable[name].detach(), 1 - decay)
+
+    def swap(self, trainable: Mapping[str, nn.Parameter]) -> None:
+        """Exchange averaged and trained values; doing it twice leaves everything as it was."""
+        for name, average in self.tensors.items():
+            mine, self.tensors[name] = average, trainable[name].data
+            trainable[name].data = mine
+
+
+def all_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there is neither infinity nor NaN."""
+    return all(bool(t.isfinite().all()) for t in tensors.values())

@@ -1,0 +1,263 @@
+"""One training run from its settings to its weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from slotid_core.errors import SlotIDError
+from training.data.cache import Cache, open_cache
+from training.settings import Settings
+from training.trainer import state as checkpointing
+from training.trainer.adapter import Adapter
+from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
+from training.trainer.checks import Reached, check_start
+from training.trainer.log import Log
+from training.trainer.memory import apply_plan
+from training.trainer.optim import AveragedWeights, make_optimizer
+from training.trainer.processes import Processes, shard_backbone
+from training.trainer.state import State
+from training.trainer.update import update
+from training.trainer.validate import HeldOut, validate
+from training.trainer.weights import averaged_weights, write_weights
+
+# What a run may change when it goes on. Everything else shapes what is learned.
+_MAY_CHANGE = ("log", "memory", "checkpoint", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    finished: bool
+    """Whether all updates were made; else it was interrupted and can go on."""
+    written: tuple[Path, ...]
+    """The weights, where it finished."""
+
+
+class Run:
+    """Everything of a run, ready for its next update."""
+
+    def __init__(self, settings: Settings, processes: Processes, plan: str, say: Callable[[str], None]):
+        self.settings, self.processes, self.say = settings, processes, say
+        self.folder = settings.run.folder
+        self.cache: Cache = open_cache(settings)
+        self.clips = TrainingClips(self.cache, settings)
+        self.order = BatchOrder(self.clips.entries, settings.optim.batch, settings.run.seed)
+        self.held_out = HeldOut(self.cache, settings)
+        self.adapter = _adapter(settings, processes, plan)
+        trainable = self.adapter.trainable()
+        self.state = State(
+            trainable, AveragedWeights(settings.optim.ema, trainable), make_optimizer(settings.optim, trainable)
+        )
+        self.resumed = self._resume()
+        self.reached = Reached([] if self.resumed else list(trainable))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def facts(self) -> dict[str, Any]:
+        """What checkpoints and weights say of the run: nothing of this machine, so that equal runs are equal."""
+        return {"settings": shared_settings(self.settings), "cache": self.cache.key}
+
+    def _resume(self) -> bool:
+        found = checkpointing.checkpoints(self.checkpoints)
+        if not found:
+            return False
+        then = checkpointing.read_facts(found[-1])
+        _check_same(then.get("settings"), self.facts()["settings"], found[-1])
+        if then.get("cache") != self.cache.key:
+            raise SlotIDError(
+                f"The run in {self.folder} was trained on another cache. Start another run.folder, or prepare the "
+                "dataset as it was."
+            )
+        checkpointing.restore(found[-1], self.state)
+        self.adapter.set_step(self.state.step)
+        self.say(f"Going on from {found[-1].name}.")
+        return True
+
+    def validate(self, log: Log | None) -> dict[str, float]:
+        """Losses and samples of held-out people, with the averaged weights."""
+        state, processes = self.state, self.processes
+        state.averaged.swap(state.trainable)
+        try:
+            found = validate(
+                self.adapter, self.held_out, rank=processes.rank, processes=processes.count, gather=processes.gather
+            )
+            self._sample()
+        finally:
+            state.averaged.swap(state.trainable)
+        figures = found.figures()
+        if log is not None:
+            log.write(state.step, "validation", figures)
+        return figures
+
+    def _sample(self) -> None:
+        if not self.settings.validation.samples or not (self.processes.is_first or self.settings.memory.shard):
+            return
+        from training.trainer.samples import sample
+        from training.wan_diffusers import load_vae, tiny_vae
+
+        source = self.settings.model.vae
+        vae = (tiny_vae() if source == "tiny" else load_vae(Path(source))).to(self.adapter.device)
+        sample(
+            self.adapter, vae, self.held_out, self.folder / "samples", step=self.state.step,
+            write=self.processes.is_first,
+        )  # fmt: skip
+
+    def save(self) -> None:
+        if self.processes.is_first:
+            checkpointing.save(self.checkpoints, self.state, self.facts(), self.settings.checkpoint.keep)
+        self.processes.wait()
+
+    def finish(self, figures: dict[str, float]) -> list[Path]:
+        """Write the weights."""
+        facts = {**self.facts(), "validation": figures}
+        weights = averaged_weights(self.adapter, self.state, facts)
+        written = write_weights(self.folder / "weights", weights) if self.processes.is_first else []
+        self.processes.wait()
+        return written
+
+
+def train(settings: Settings, processes: Processes, plan: str, *, show_progress: bool = True) -> Outcome:
+    """Train until the last update, or until it is told to stop (Ctrl+C, SIGTERM): then it writes a checkpoint first.
+
+    A folder with checkpoints is gone on with.
+
+    Raises:
+        SlotIDError: whatever can't be used, and every check that fails.
+    """
+    from tqdm import tqdm
+
+    say = tqdm.write if processes.is_first else lambda message: None
+    run = Run(settings, processes, plan, say)
+    if processes.is_first:
+        _write_settings(run.folder, settings)
+    log = Log(run.folder, settings, run.state.step) if processes.is_first else None
+    state, optim = run.state, settings.optim
+    batches = micro_batches(
+        run.clips, run.order, settings, first_step=state.step, rank=processes.rank, processes=processes.count
+    )
+    figures: dict[str, float] = {}
+    with (
+        _stopping() as stop,
+        tqdm(
+            total=optim.steps, initial=state.step, unit="step", disable=not (show_progress and processes.is_first)
+        ) as bar,
+    ):
+        if state.step == 0:
+            first = next(micro_batches(
+                run.clips, run.order, settings, first_step=0, rank=processes.rank, processes=processes.count
+            ))  # fmt: skip
+            check_start(run.adapter, first)
+            figures = run.validate(log)
+        while state.step < optim.steps:
+            started = time.monotonic()
+            told = update(run.adapter, state, batches, optim, processes, run.reached)
+            if log is not None:
+                log.write(state.step, "train", {**told, "seconds": time.monotonic() - started})
+            bar.set_postfix(loss=f"{told['loss']:.4f}", gap=f"{figures.get('gap', float('nan')):.1f}%")
+            bar.update()
+            last = state.step == optim.steps
+            if last or state.step % settings.validation.every == 0:
+                figures = run.validate(log)
+            stopping = bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
+            if last or stopping or state.step % settings.checkpoint.every == 0:
+                run.save()
+            if stopping and not last:
+                say(f"Stopped after update {state.step}; the same command goes on from here.")
+                return Outcome(step=state.step, finished=False, written=())
+        if not figures:  # all updates were made before; the weights may not have been written
+            figures = run.validate(None)
+        written = run.finish(figures)
+    if log is not None:
+        log.close()
+    return Outcome(step=state.step, finished=True, written=tuple(written))
+
+
+def shared_settings(settings: Settings) -> dict[str, Any]:
+    """The settings without what names a place on this machine: of paths the last part is left."""
+    data = settings.to_dict()
+    del data["run"]["folder"], data["data"]["cache"]
+    for part, name in (("data", "source"), ("model", "transformer"), ("model", "vae"), ("model", "text_encoder")):
+        if data[part][name] is not None:
+            data[part][name] = Path(data[part][name]).name
+    return data
+
+
+def _adapter(settings: Settings, processes: Processes, plan: str) -> Adapter:
+    from training.wan_diffusers import load_transformer, tiny_transformer
+
+    precision = torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32
+    source = settings.model.transformer
+    if source == "tiny":
+        transformer = tiny_transformer(dtype=precision)
+    else:
+        transformer = load_transformer(Path(source), precision)
+    adapter = Adapter(
+        settings.model.slotid_config(), transformer, seed=settings.run.seed, device=processes.device,
+        precision=precision,
+    )  # fmt: skip
+    apply_plan(adapter.injected, plan, processes.device)
+    if settings.memory.shard:
+        shard_backbone(transformer, processes.count)
+    if settings.memory.compile:
+        for block in transformer.blocks:
+            block.compile()
+    return adapter
+
+
+def _check_same(then: Any, now: dict[str, Any], checkpoint: Path) -> None:
+    differ = [
+        f"{part}.{name} was {then.get(part, {}).get(name)!r} and is {now[part][name]!r}"
+        for part in now
+        if part not in _MAY_CHANGE
+        for name in now[part]
+        if then.get(part, {}).get(name) != now[part][name]
+    ]
+    if differ:
+        raise SlotIDError(
+            f"{checkpoint.parent.parent} holds a run with other settings: {'; '.join(differ)}. Give this run another "
+            "run.folder, or go back to those settings to go on with it."
+        )
+
+
+def _write_settings(folder: Path, settings: Settings) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".settings.partial"
+    partial.write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
+    os.replace(partial, folder / "settings.yaml")
+
+
+@dataclass
+class _Stop:
+    asked: bool = False
+
+
+@contextmanager
+def _stopping() -> Iterator[_Stop]:
+    """Turns the first Ctrl+C or SIGTERM into a wish; the second one acts as ever."""
+    stop, before = _Stop(), {}
+
+    def ask(number: int, frame: Any) -> None:
+        stop.asked = True
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

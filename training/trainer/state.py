@@ -1,0 +1,168 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped. Written whole or not at all, without pickle.
+
+A checkpoint is a folder ``step_000250`` with one safetensors file (weights, averages, optimizer) and one JSON file.
+There is no random state in it and no loader position: both are functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from slotid_core.errors import SlotIDError
+from training.trainer.optim import AveragedWeights
+
+_NAME = re.compile(r"step_(\d{6,})$")
+_TENSORS, _FACTS = "state.safetensors", "state.json"
+
+
+@dataclass
+class State:
+    """All that changes from update to update."""
+
+    trainable: Mapping[str, nn.Parameter]
+    averaged: AveragedWeights
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Updates that were made."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [p for p in folder.glob("step_*") if _NAME.match(p.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda p: int(_NAME.match(p.name)[1]))
+
+
+def save(folder: Path, state: State, facts: Mapping[str, Any], keep: int) -> Path:
+    """Write a checkpoint and remove the oldest beyond ``keep``.
+
+    The folder appears under its name only when all of it is on the disk.
+
+    Raises:
+        SlotIDError: it can't be written; the checkpoints that were there stay.
+    """
+    final = folder / f"step_{state.step:06d}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".step_*.partial"):  # of a run that was killed while it wrote
+            shutil.rmtree(left)
+        partial.mkdir()
+        save_file(_tensors(state), partial / _TENSORS)
+        (partial / _FACTS).write_text(json.dumps({"step": state.step, **facts}, indent=1), encoding="utf-8")
+        for file in (partial / _TENSORS, partial / _FACTS, partial):
+            _flush(file)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush(folder)
+        for old in checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        left = [p.name for p in checkpoints(folder)]
+        raise SlotIDError(
+            f"The checkpoint of step {state.step} can't be written into {folder}: {error}. Make room and start the "
+            f"same command again; it goes on from {left[-1] if left else 'the beginning'}."
+        ) from error
+    return final
+
+
+def read_facts(checkpoint: Path) -> dict[str, Any]:
+    """What the run said of itself when it wrote the checkpoint.
+
+    Raises:
+        SlotIDError: unreadable.
+    """
+    try:
+        return json.loads((checkpoint / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def read_tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """Its tensors: ``weights.…``, ``averaged.…`` and ``optimizer.…``.
+
+    Raises:
+        SlotIDError: unreadable.
+    """
+    try:
+        return load_file(checkpoint / _TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def restore(checkpoint: Path, state: State) -> None:
+    """Bring weights, averages and optimizer to where the checkpoint was.
+
+    Raises:
+        SlotIDError: damaged, or of other weights.
+    """
+    tensors = read_tensors(checkpoint)
+    expected = {f"weights.{name}" for name in state.trainable} | {f"averaged.{n}" for n in state.averaged.tensors}
+    got = {name for name in tensors if not name.startswith("optimizer.")}
+    if expected != got:
+        odd = sorted(expected ^ got)
+        raise SlotIDError(
+            f"{checkpoint} does not fit these settings: {len(odd)} tensors differ, the first is {odd[0]}. Start "
+            "another run.folder, or go back to the settings that the checkpoint was made with."
+        )
+    with torch.no_grad():
+        for name, parameter in state.trainable.items():
+            parameter.copy_(tensors[f"weights.{name}"])
+        for name, average in state.averaged.tensors.items():
+            average.copy_(tensors[f"averaged.{name}"])
+    _restore_optimizer(state, tensors)
+    state.step = int(read_facts(checkpoint)["step"])
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    tensors = {f"weights.{name}": p.detach() for name, p in state.trainable.items()}
+    tensors |= {f"averaged.{name}": average for name, average in state.averaged.tensors.items()}
+    for name, parameter in state.trainable.items():
+        for key, value in state.optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}/{key}"] = torch.as_tensor(value)
+    return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
+    for name, parameter in state.trainable.items():
+        prefix = f"optimizer.{name}/"
+        held = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        # Torch counts an optimizer's steps on the CPU, and bitsandbytes in a plain number.
+        state.optimizer.state[parameter] = {
+            key: (value if state.optimizer.__class__.__module__.startswith("torch.") else int(value))
+            if key == "step"
+            else value.to(parameter.device)
+            for key, value in held.items()
+        }
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows can't open a folder to flush it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(PermissionError):  # Windows flushes only what is open for writing
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damaged(checkpoint: Path, error: Exception) -> SlotIDError:
+    return SlotIDError(
+        f"The checkpoint {checkpoint} can't be read ({error}). Remove that folder: the run then goes on from the one "
+        "before, which can be exported too."
+    )

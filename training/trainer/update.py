@@ -1,0 +1,62 @@
+"""One update of the trained tensors: losses, gradients, checks, optimizer, averages.
+
+Shape letters: B clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from training.settings import OptimSettings
+from training.trainer.adapter import Adapter
+from training.trainer.batches import Item
+from training.trainer.checks import Reached, check_finite, check_gradients
+from training.trainer.optim import clip, learning_rate, set_learning_rate
+from training.trainer.processes import Processes
+from training.trainer.state import State
+
+
+def update(
+    adapter: Adapter,
+    state: State,
+    batches: Iterator[list[Item]],
+    settings: OptimSettings,
+    processes: Processes,
+    reached: Reached,
+) -> dict[str, float]:
+    """Learn from one batch; returns its figures.
+
+    Args:
+        batches: this process's micro-batches; as many are taken as make its share of the batch.
+
+    Raises:
+        SlotIDError: a loss or gradient that is no number, or a tensor that is never reached. Nothing was applied then.
+    """
+    step, lr = state.step, learning_rate(settings, state.step)
+    items: list[Item] = []
+    total = torch.zeros(2, device=adapter.device)
+    for _ in range(settings.batch // (settings.micro_batch * processes.count)):
+        micro = next(batches)
+        losses_B = adapter.losses(micro)
+        check_finite(losses_B.detach(), micro, step)
+        (losses_B.sum() / settings.batch).backward()
+        total[0] += losses_B.detach().sum()
+        total[1] += sum(item.draw.keep_identity for item in micro)
+        items += micro
+    processes.sum_gradients(state.trainable)
+    loss, with_identity = processes.sum(total).tolist()
+    norm = clip(state.trainable, settings.clip_norm)
+    check_gradients(norm, items, step)
+    reached.look(state.trainable, with_identity=with_identity > 0, lr=lr)
+    set_learning_rate(state.optimizer, lr)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.averaged.update(state.trainable, step)
+    state.step += 1
+    adapter.set_step(state.step)
+    figures = {"loss": loss / settings.batch, "lr": lr, "gradient_norm": norm}
+    if adapter.config.encoder.kind == "stsa":
+        figures["temperature"] = adapter.slotid.reader.temperature
+    return figures
