@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3, help="measured, after one that is not (%(default)s)")
     parser.add_argument("--cap-gb", type=float, help="pretend that the card has so many GB: more is an error")
     parser.add_argument("--out", type=Path, help="where the JSON goes")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     settings = load(args.config, args.overrides)
     processes = Processes()
     on_gpu = processes.device.type == "cuda"

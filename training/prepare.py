@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.field=value", help="changes of the config")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="what makes shards (local)")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes; each loads the models (1)")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         settings = load(args.config, args.overrides)
         manifest = make_cache(settings, engine=args.engine, workers=args.workers)

@@ -17,7 +17,7 @@ from slotid_core.errors import SlotIDError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 130 after an interruption."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     try:
         return run(args)
     except SlotIDError as error:

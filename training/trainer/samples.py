@@ -18,6 +18,8 @@ from training.trainer.batches import Item
 from training.trainer.validate import HeldOut
 from training.wan_diffusers import AutoencoderKLWan, decode_latents
 
+RANDOM = "RANDOM WEIGHTS: the tiny Wan or its VAE is untrained, so the pictures are noise-like; the run itself is real."
+
 
 @torch.no_grad()
 def sample(
@@ -56,6 +58,7 @@ def sample(
             title=f"{entry.id}, step {step}",
             rows=[SheetRow(label=label, frames_FHWC=frames) for label, frames in pictures.items()],
             captions=[f"Caption: {entry.caption}"],
+            warning=RANDOM if "tiny" in (settings.model.transformer, settings.model.vae) else None,
         )
         write_mp4(stem.with_suffix(".mp4"), list(pictures.values())[1], settings.data.fps)
         sheets.append(stem.with_suffix(".png"))

@@ -81,10 +81,11 @@ def call_of(model, patched, tools, sigma=0.7):
     return call
 
 
-def test_the_node_loads_them_and_says_what_they_are(slotid_model, slotid, caplog):
-    assert slotid_model.slotid_model.sha256 == slotid.sha256
-    assert not slotid_model.slotid_model.untrained and not caplog.records
-    (text,) = slotid_model.ui["text"]
+def test_the_node_loads_them_and_says_what_they_are(run, slotid_model, slotid, caplog):
+    loaded = run("SlotIDLoadModel", model_name="trained.safetensors")
+    assert loaded.slotid_model.sha256 == slotid_model.slotid_model.sha256 == slotid.sha256
+    assert not loaded.slotid_model.untrained and not caplog.records
+    (text,) = loaded.ui["text"]
     assert "trained_steps: 12" in text and "NO IDENTITY" not in text
 
 

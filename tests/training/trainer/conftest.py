@@ -5,6 +5,7 @@ Writing and reading real caches is tested in ``tests/training/data``.
 Shape letters: C latent channels, T H W latent frames, height, width, L text tokens, E text-token width.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,9 +78,15 @@ def _normal(key: str, *shape: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def cache() -> MemoryCache:
+def make_cache_in_memory() -> Callable[..., MemoryCache]:
+    """``make_cache_in_memory(people=, clips=, held_out=)``: small latents."""
+    return functools.partial(MemoryCache, cells=(2, 4, 4))
+
+
+@pytest.fixture
+def cache(make_cache_in_memory) -> MemoryCache:
     """Six people with two clips each, two of them held out."""
-    return MemoryCache(people=6, clips=2, held_out=2, cells=(2, 4, 4))
+    return make_cache_in_memory(people=6, clips=2, held_out=2)
 
 
 @pytest.fixture

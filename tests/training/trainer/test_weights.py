@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 from slotid_core.checkpoint import load_weights, untrained_weights_of
 from slotid_core.config import SlotIDConfig
 from slotid_core.errors import SlotIDError
-from training.trainer.state import checkpoints
+from training.trainer.optim import AveragedWeights, make_optimizer
+from training.trainer.run import shared_settings
+from training.trainer.state import State, checkpoints, save
 from training.trainer.weights import (
     LORA_FILE,
     SLOTID_FILE,
+    averaged_weights,
     merge_lora,
     weights_of_checkpoint,
     write_lora,
@@ -93,6 +96,35 @@ def test_the_checkpoint_at_the_end_holds_what_the_run_wrote(slotid, last):
     assert same(weights_of_checkpoint(last), slotid)
     assert weights_of_checkpoint(last).sha256 == slotid.sha256
     assert weights_of_checkpoint(last).facts["trained_steps"] == slotid.facts["trained_steps"] == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.slotid={gate: {start: 1, end: 1}}",
+        "model.slotid={gate: {start: 0, end: 0}}",
+        "model.slotid={encoder: {kind: conv_pool}}",
+        "model.slotid={reader: {dustbin: learned}, clip_order: shuffled}",
+        "model.slotid={film: {fraction: 0}}",
+        "model.slotid={lora: {rank: 0}}",
+        "model.slotid={lora: {targets: [k, v, o], rank: 3}}",
+        "optim.ema=0",
+    ],
+)
+def test_every_ablations_checkpoint_holds_its_weights(make_settings, make_adapter, tmp_path, change):
+    """Whatever part of the model a config leaves as it was."""
+    settings = make_settings(change, "run.seed=5")
+    adapter = make_adapter(settings, seed=5)
+    adapter.set_step(3)
+    trainable = adapter.trainable()
+    with torch.no_grad():
+        for parameter in trainable.values():
+            parameter.add_(0.1)
+    averaged = AveragedWeights(settings.optim.ema, trainable)
+    state = State(trainable, averaged, make_optimizer(settings.optim, trainable), step=3)
+    facts = {"settings": shared_settings(settings), "cache": ""}
+    checkpoint = save(tmp_path / "checkpoints", state, facts, keep=1)
+    assert weights_of_checkpoint(checkpoint).sha256 == averaged_weights(adapter, state, facts).sha256
 
 
 def test_the_last_weights_and_an_earlier_checkpoint_are_others(slotid, last):

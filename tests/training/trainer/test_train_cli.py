@@ -1,0 +1,100 @@
+"""``python training/train.py``: from settings and a cache to weights, and one clear sentence for what can't be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slotid_core.checkpoint import load_weights
+from training import train as command
+from training.trainer import log as logging
+
+
+@pytest.fixture
+def config(drawn_cache, tmp_path):
+    """``config("optim.steps=2", ...)`` -> arguments of train.py for a small run on the drawn cache."""
+    data = drawn_cache.to_dict()
+    data["run"]["folder"] = str(tmp_path / "run")
+    data["optim"] |= {"steps": 2, "batch": 2, "micro_batch": 1}
+    data["validation"] |= {"every": 2, "clips": 2, "sigmas": [0.6], "samples": 1, "sample_steps": 2}
+    data["data"]["workers"], data["memory"]["precision"] = 0, "fp32"
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return lambda *overrides: [str(path), "--device", "cpu", *overrides]
+
+
+def test_a_run_leaves_weights_samples_curves_and_its_settings(config, tmp_path, capsys):
+    assert command.main(config()) == 0
+    run = tmp_path / "run"
+    said = capsys.readouterr().out
+    assert "PREDICTED" in said.upper() and str(run / "weights" / "slotid.safetensors") in said
+    assert load_weights(run / "weights" / "slotid.safetensors").facts["trained_steps"] == 2
+    assert (run / "weights" / "slotid_lora.safetensors").is_file()
+    assert sorted(p.name for p in (run / "samples").iterdir()) == [
+        f"step_{step:06d}_0{suffix}" for step in (0, 2) for suffix in (".mp4", ".png")
+    ]
+    assert list((run / "tensorboard").glob("events*"))
+    assert yaml.safe_load((run / "settings.yaml").read_text())["optim"]["steps"] == 2
+    assert len(logging.read(run, "train")) == 2 and len(logging.read(run, "validation")) == 2
+
+
+@pytest.mark.parametrize("plan", ["checkpointed", "streamed"])
+def test_every_kind_of_plan_trains(plan, config, tmp_path):
+    assert command.main(config(f"memory.plan={plan}", "validation.samples=0")) == 0
+    assert len(logging.read(tmp_path / "run", "train")) == 2
+
+
+def test_half_precision_trains(config, tmp_path):
+    assert command.main(config("memory.precision=bf16")) == 0
+    weights = load_weights(tmp_path / "run" / "weights" / "slotid.safetensors")
+    assert {p.dtype for p in weights.model.parameters()} == {next(weights.model.parameters()).dtype}
+
+
+REFUSED = {
+    "a slip of the pen": (["optim.stepps=3"], "optim.stepps is not known; the nearest that is: steps"),
+    "no cache": (["data.cache=/nowhere/at/all"], "is not there. Make it with: python training/prepare.py"),
+    "another cache": (["data.fps=15"], "made with other settings: data.fps was 16.0, now 15.0"),
+    "no such transformer": (["model.transformer=/nowhere/wan.safetensors"], "/nowhere/wan.safetensors"),
+    "too large": (["memory.plan=plain", "optim.micro_batch=65536", "optim.batch=65536"], "Too large"),
+    "a batch that can't be shared": (["optim.batch=3", "optim.micro_batch=2"], "multiple of optim.micro_batch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_not_be_is_one_clear_error(case, config, capsys):
+    overrides, expected = REFUSED[case]
+    assert command.main(config(*overrides)) == 1
+    said = capsys.readouterr().err.strip()
+    assert expected in said and "Traceback" not in said
+
+
+def test_a_shard_that_changed_is_named_before_training(config, drawn_cache, tmp_path, capsys):
+    import shutil
+
+    broken = tmp_path / "cache"
+    shutil.copytree(drawn_cache.data.cache, broken)
+    shard = sorted((broken / "shards").iterdir())[1]
+    shard.write_bytes(shard.read_bytes()[:-40])
+    assert command.main(config(f"data.cache={broken}")) == 1
+    assert shard.name in capsys.readouterr().err
+
+
+def test_a_missing_settings_file_names_the_shipped_ones(capsys):
+    assert command.main(["nowhere.yaml"]) == 1
+    said = capsys.readouterr().err
+    for name in ("tiny.yaml", "wan2.1_14b.yaml", "wan2.1_14b_24gb.yaml", "wan2.1_1.3b.yaml"):
+        assert name in said
+
+
+def test_it_runs_as_a_script_and_tells_a_slip_before_it_loads_anything(config):
+    script = Path(command.__file__)
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", script, *config("optim.lrr=1")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1 and "optim.lrr is not known" in result.stderr
+    assert "diffusers" not in result.stderr
