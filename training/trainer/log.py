@@ -44,9 +44,19 @@ class Log:
             )
 
     def write(self, step: int, kind: str, figures: Mapping[str, Any]) -> None:
-        """``kind`` is ``train`` or ``validation``; ``step`` counts the updates that were made."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        """``kind`` is ``train`` or ``validation``; ``step`` counts the updates that were made.
+
+        Raises:
+            SlotIDError: the file can't be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        except OSError as error:
+            raise SlotIDError(
+                f"{self.path} can't be written: {error.strerror}. Make room and start the same command again; it goes on "
+                "from the last checkpoint."
+            ) from error
         numbers = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
         if self._board is not None:
             for name, value in numbers.items():

@@ -30,6 +30,9 @@ class Validation:
 
     sigmas: tuple[float, ...]
     losses_VSW: Tensor
+    spread: dict[str, float]
+    """Of each stream's tokens, the share of their energy that differs from person to person: 0 is a stream that says
+    the same of everybody."""
 
     def figures(self) -> dict[str, float]:
         """Flat numbers for a log: a loss for each of ``right``, ``none``, ``other``, the gap, and both by level.
@@ -43,6 +46,7 @@ class Validation:
         mean = float(gap_V.mean())
         figures = {f"loss/{who}": float(losses_VW[:, i].mean()) for i, who in enumerate(WHO)}
         figures |= {"gap": mean, "gap_low": mean - half, "gap_high": mean + half}
+        figures |= {f"spread/{stream}": share for stream, share in self.spread.items()}
         for s, sigma in enumerate(self.sigmas):
             right, _, other = self.losses_VSW[:, s].mean(0).tolist()
             figures[f"loss_at_{sigma:g}/right"] = right
@@ -119,10 +123,11 @@ def validate(
     was_training = adapter.slotid.training
     adapter.slotid.eval()
     rows = [_one(adapter, held_out, entry, sigmas) for entry in padded[rank::processes]]
+    spread = _spread(adapter, held_out)
     adapter.slotid.train(was_training)
     gathered = gather(torch.stack(rows).to(adapter.device)).cpu()
     by_clip = gathered.view(processes, -1, *gathered.shape[1:]).transpose(0, 1).flatten(0, 1)
-    return Validation(sigmas, by_clip[: len(held_out.clips)])
+    return Validation(sigmas, by_clip[: len(held_out.clips)], spread)
 
 
 def _one(adapter: Adapter, held_out: HeldOut, entry: Entry, sigmas: Sequence[float]) -> Tensor:
@@ -135,3 +140,16 @@ def _one(adapter: Adapter, held_out: HeldOut, entry: Entry, sigmas: Sequence[flo
     at_once = held_out.settings.optim.micro_batch
     chunks = [items[i : i + at_once] for i in range(0, len(items), at_once)]
     return torch.cat([adapter.losses(chunk) for chunk in chunks]).view(len(sigmas), len(WHO))
+
+
+def _spread(adapter: Adapter, held_out: HeldOut) -> dict[str, float]:
+    """Every process has the small encoder, so each works it out for itself."""
+    one_each = {entry.person: entry for entry in reversed(held_out.clips)}
+    items = [held_out.item(entry, held_out.references(entry)[0], 1.0, identity=True) for entry in one_each.values()]
+    embeddings = [adapter.embed([item]) for item in items]
+    spread = {}
+    for stream, name in (("clip_tokens", "clip_tokens_BSE"), ("portrait_tokens", "portrait_tokens_BKE")):
+        tokens_PE = torch.cat([getattr(embedding, name).flatten(1) for embedding in embeddings]).float()
+        energy = tokens_PE.square().mean()
+        spread[stream] = float(tokens_PE.var(0, correction=0).mean() / energy) if energy > 0 else 0.0
+    return spread

@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("two_processes.py")
 def config(settings, folder: Path, name: str, **optim) -> Path:
     data = settings.to_dict()
     data["run"]["folder"] = str(folder / name)
-    data["optim"] |= {"steps": 20, "batch": 4, "micro_batch": 1, "warmup": 2, "ema": 0.9, **optim}
+    data["optim"] |= {"steps": 20, "batch": 2, "micro_batch": 1, "warmup": 2, "ema": 0.9, **optim}
     data["validation"] |= {"every": 20, "clips": 2, "sigmas": [0.6], "samples": 0}
     data["data"]["workers"], data["checkpoint"], data["log"]["tensorboard"] = 0, {"every": 10, "keep": 5}, False
     data["memory"]["precision"] = "fp32"

@@ -126,3 +126,16 @@ def test_validation_shared_out_over_processes_is_the_same(cache, make_settings, 
         )
     shared = validate(adapter, people, rank=0, processes=3, gather=lambda rows: torch.cat(parts))
     assert torch.equal(alone.losses_VSW, shared.losses_VSW) and alone.losses_VSW.shape == (4, 1, 3)
+
+
+def test_the_spread_tells_a_dead_stream(cache, make_settings, make_adapter, awake):
+    settings = make_settings("validation.sigmas=[0.5]")
+    adapter, people = awake(make_adapter(settings)), HeldOut(cache, settings)
+    figures = validate(adapter, people).figures()
+    assert figures["spread/clip_tokens"] > 1e-4 and figures["spread/portrait_tokens"] > 1e-4
+    with torch.no_grad():
+        adapter.slotid.clip_tokens[1].weight.zero_()  # only its bias is left: the same for everybody
+    figures = validate(adapter, people).figures()
+    assert figures["spread/clip_tokens"] < 1e-9 and figures["spread/portrait_tokens"] > 1e-4
+    untrained = validate(make_adapter(settings), people).figures()
+    assert untrained["spread/clip_tokens"] == untrained["gap"] == 0.0

@@ -57,7 +57,7 @@ REFUSED = {
     "no cache": (["data.cache=/nowhere/at/all"], "is not there. Make it with: python training/prepare.py"),
     "another cache": (["data.fps=15"], "made with other settings: data.fps was 16.0, now 15.0"),
     "no such transformer": (["model.transformer=/nowhere/wan.safetensors"], "/nowhere/wan.safetensors"),
-    "too large": (["memory.plan=plain", "optim.micro_batch=65536", "optim.batch=65536"], "Too large"),
+    "too large": (["memory.plan=plain", "data.sizes=[[4096, 4096]]", "data.lengths=[257]"], "Too large"),
     "a batch that can't be shared": (["optim.batch=3", "optim.micro_batch=2"], "multiple of optim.micro_batch"),
 }  # fmt: skip
 

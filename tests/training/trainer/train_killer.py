@@ -68,7 +68,7 @@ def main() -> None:
     while (killed < int(kills) or finished == 0) and not problems:
         pid = start(settings, run)
         if killed < int(kills):
-            time.sleep(moments.uniform(0, 0.5 * seconds))
+            time.sleep(moments.uniform(0, 0.35 * seconds))
             os.kill(pid, signal.SIGKILL)  # a child that has ended waits as a zombie and takes it
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):
