@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if settings.data.layout == "generated" and processes.is_first and not (settings.data.cache / MANIFEST).is_file():
         make_cache(settings)
     processes.wait()
-    outcome = train(settings, processes, planned.memory_plan)
+    outcome = train(settings, processes, planned.memory_plan, ideal_seconds=planned.ideal_seconds)
     if processes.is_first:
         for path in outcome.written:
             print(path)

@@ -66,6 +66,8 @@ class Plan:
     """FLOPs of one clip by kind."""
     seconds_a_step: float | None
     """Of one update; None where the device's peak is not known."""
+    ideal_seconds: float | None
+    """Of one update's arithmetic at that peak: what MFU is measured against. None as above."""
     hours: float | None
     """Of the whole run with its validations."""
     disk: dict[str, int]
@@ -173,6 +175,7 @@ def predict(of: Ingredients, machine: Machine, processes: int = 1) -> Plan:
         choices=tuple(choices),
         work=work,
         seconds_a_step=seconds,
+        ideal_seconds=None if seconds is None else _ideal_seconds(of, work, machine, processes),
         hours=None if seconds is None else _hours(of, work, seconds, machine, processes),
         disk=_disk(of),
         notes=tuple(_notes(of, machine, processes)),
@@ -243,7 +246,7 @@ def _seconds_a_step(
     if machine.peak_flops is None or of.settings.memory.precision != "bf16":
         return None
     clips = math.ceil(of.settings.optim.batch / processes)
-    computing = clips * sum(part.total for part in work.values()) / (machine.peak_flops * MFU)
+    computing = _ideal_seconds(of, work, machine, processes) / MFU
     moved = 0
     if PLANS.index(chosen) >= PLANS.index("offloaded"):
         moved += 4 * of.shape.blocks * of.block.boundary  # out and back, and the gradient the same way
@@ -251,6 +254,11 @@ def _seconds_a_step(
         moved += 2 * of.shape.blocks * sum(rows * columns for rows, columns in of.base.linears)
     # Copies wait in the same queue as the computation, so they add to it.
     return computing + math.ceil(clips / of.settings.optim.micro_batch) * moved / BUS
+
+
+def _ideal_seconds(of: Ingredients, work: dict[str, Work], machine: Machine, processes: int) -> float:
+    clips = math.ceil(of.settings.optim.batch / processes)
+    return clips * sum(part.total for part in work.values()) / machine.peak_flops
 
 
 def _hours(of: Ingredients, work: dict[str, Work], seconds: float, machine: Machine, processes: int) -> float:

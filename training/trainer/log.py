@@ -54,8 +54,8 @@ class Log:
                 file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         except OSError as error:
             raise SlotIDError(
-                f"{self.path} can't be written: {error.strerror}. Make room and start the same command again; it goes on "
-                "from the last checkpoint."
+                f"{self.path} can't be written: {error.strerror}. Make room and start the same command again; it goes "
+                "on from the last checkpoint."
             ) from error
         numbers = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
         if self._board is not None:

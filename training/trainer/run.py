@@ -130,10 +130,22 @@ class Run:
         return written
 
 
-def train(settings: Settings, processes: Processes, plan: str, *, show_progress: bool = True) -> Outcome:
+def train(
+    settings: Settings,
+    processes: Processes,
+    plan: str,
+    *,
+    ideal_seconds: float | None = None,
+    show_progress: bool = True,
+) -> Outcome:
     """Train until the last update, or until it is told to stop (Ctrl+C, SIGTERM): then it writes a checkpoint first.
 
     A folder with checkpoints is gone on with.
+
+    Args:
+        plan: a memory plan of :mod:`training.trainer.memory`.
+        ideal_seconds: an update's arithmetic at the devices' peak; MFU is this over what an update took. None where
+            the peak is not known.
 
     Raises:
         SlotIDError: whatever can't be used, and every check that fails.
@@ -165,9 +177,12 @@ def train(settings: Settings, processes: Processes, plan: str, *, show_progress:
         while state.step < optim.steps:
             started = time.monotonic()
             told = update(run.adapter, state, batches, optim, processes, run.reached)
+            told["seconds"] = time.monotonic() - started
+            if ideal_seconds is not None:
+                told["mfu"] = ideal_seconds / told["seconds"]
             if log is not None:
-                log.write(state.step, "train", {**told, "seconds": time.monotonic() - started})
-            bar.set_postfix(loss=f"{told['loss']:.4f}", gap=f"{figures.get('gap', float('nan')):.1f}%")
+                log.write(state.step, "train", told)
+            bar.set_postfix_str(_postfix(told, figures))
             bar.update()
             last = state.step == optim.steps
             if last or state.step % settings.validation.every == 0:
@@ -184,6 +199,13 @@ def train(settings: Settings, processes: Processes, plan: str, *, show_progress:
     if log is not None:
         log.close()
     return Outcome(step=state.step, finished=True, written=tuple(written))
+
+
+def _postfix(told: dict[str, float], validated: dict[str, float]) -> str:
+    parts = [f"loss {told['loss']:.4f}"]
+    parts += [f"MFU {told['mfu']:.0%}"] if "mfu" in told else []
+    parts += [f"gap {validated['gap']:.1f} %"] if validated else []
+    return ", ".join(parts)
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:

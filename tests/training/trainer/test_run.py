@@ -139,3 +139,11 @@ def test_the_spread_tells_a_dead_stream(cache, make_settings, make_adapter, awak
     assert figures["spread/clip_tokens"] < 1e-9 and figures["spread/portrait_tokens"] > 1e-4
     untrained = validate(make_adapter(settings), people).figures()
     assert untrained["spread/clip_tokens"] == untrained["gap"] == 0.0
+
+
+def test_mfu_is_what_the_peak_would_take_over_what_was_taken(train, tmp_path, cache, make_settings, monkeypatch):
+    settings = make_settings(*SMALL, "optim.steps=2")
+    monkeypatch.setattr(running, "open_cache", lambda settings: cache)
+    running.train(settings, Processes("cpu"), "plain", ideal_seconds=0.5, show_progress=False)
+    for line in logging.read(settings.run.folder, "train"):
+        assert line["mfu"] == pytest.approx(0.5 / line["seconds"])
