@@ -10,6 +10,8 @@ from .faces import BACKENDS, FaceBackend, choose_backend
 from .head_portrait import HeadPortrait, describe_portraits, head_portraits
 from .plot import coverage_plot
 from .portrait import Portrait, extract_portrait
+from .score import IdentityScore, score_identity
+from .score_view import score_plot, score_sheet
 from .sheet import contact_sheet, people_sheet
 from .stabilise import crop_along
 from .video import Clip, ClipInfo, read_clip
@@ -23,6 +25,7 @@ __all__ = [
     "FaceBackend",
     "FrameReport",
     "HeadPortrait",
+    "IdentityScore",
     "Portrait",
     "Reference",
     "SeveralPeopleError",
@@ -38,6 +41,9 @@ __all__ = [
     "largest_square",
     "people_sheet",
     "read_clip",
+    "score_identity",
+    "score_plot",
+    "score_sheet",
     "square_around",
     "square_crop",
 ]

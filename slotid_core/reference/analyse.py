@@ -302,12 +302,14 @@ def _score(
         for n, index in enumerate(faces)
         if index in person.embeddings
     }
-    for n in sorted(range(len(scores)), key=lambda n: -scores[n].total)[:_COMPARED]:
+    for rank, n in enumerate(sorted(range(len(scores)), key=lambda n: -scores[n].total), start=1):
         if n not in likeness:
             index = list(faces)[n]
             likeness[n] = float(backend.embed(frames_FHWC[index].numpy(), faces[index]) @ person.embedding_D)
-        scores_now = score_portraits(*ordered, likeness=likeness)
+        scores_now = score_portraits(*ordered, likeness=likeness, same_person=backend.same_person)
         best = max(range(len(scores)), key=lambda m: scores_now[m].total)
-        if best == n and likeness[n] > max(likeness.values()) - _AS_LIKE:
+        # Never one that was not compared: its half may be more than what a hidden face has left.
+        like_enough = best == n and likeness[n] > max(likeness.values()) - _AS_LIKE
+        if best in likeness and (like_enough or rank >= _COMPARED):
             break
     return scores_now

@@ -21,6 +21,10 @@ _BLINK = 0.25
 # Teeth shown with the jaw shut came to 0.3 in a real clip, its closed lips to 0.02.
 _OPEN = 0.2
 
+# How two of the sentences begin that are told from single frames.
+_NO_FRONTAL, _NO_BLINK = "no view within", "no blink"
+_AND = " + "
+
 # What is believed of a file: lowest and highest number of each range, with some room for rounding.
 _SHARE, _ANGLE = (-0.001, 1.001), (-180.0, 180.0)
 _BELIEVED = {
@@ -141,6 +145,30 @@ def cover(faces: Sequence[Face], measures: Sequence[FaceMeasures], *, backend: s
     )
 
 
+def join(parts: Sequence[Coverage]) -> Coverage:
+    """What several clips of one person show together: ranges from the lowest to the highest; at least one part."""
+    ranges = {}
+    for name in _BELIEVED:
+        known = [value for part in parts if (value := getattr(part, name)) is not None]
+        ranges[name] = (min(low for low, _ in known), max(high for _, high in known)) if known else None
+    # Both are told from single frames, which a range does not hold: what one part has, the whole has.
+    frontal = any(part.yaw is not None and not _said(part, _NO_FRONTAL) for part in parts)
+    blinked = any(part.eyes_open is not None and not _said(part, _NO_BLINK) for part in parts)
+    backends = {name for part in parts for name in part.backend.split(_AND)}
+    return Coverage(
+        backend=_AND.join(sorted(backends))[:_LONGEST_SENTENCE],
+        first_frame=parts[0].first_frame,
+        frames=sum(part.frames for part in parts),
+        faces=sum(part.faces for part in parts),
+        **ranges,
+        missing=tuple(_missing(ranges, [0.0 if frontal else 90.0], blinked, ranges["brightness"], ranges["size_px"])),
+    )
+
+
+def _said(part: Coverage, beginning: str) -> bool:
+    return any(sentence.startswith(beginning) for sentence in part.missing)
+
+
 def _range(values: list[float]) -> tuple[float, float] | None:
     """5th to 95th percentile, so that one bad landmark fit is no view of a profile."""
     if not values:
@@ -159,7 +187,7 @@ def _missing(
     said = []
     if ranges["yaw"] is not None:
         if min(abs(yaw) for yaw in yaws) > _FRONTAL:
-            said.append(f"no view within {_FRONTAL:g} degrees of frontal: the portrait is a turned face")
+            said.append(f"{_NO_FRONTAL} {_FRONTAL:g} degrees of frontal: the portrait is a turned face")
         for side, reach in (("left", -ranges["yaw"][0]), ("right", ranges["yaw"][1])):
             if reach < _TURNED:
                 said.append(f"no view beyond {max(0, reach):.0f} degrees to the {side}: expect drift in turned shots")
@@ -174,7 +202,7 @@ def _missing(
     if ranges["mouth_open"] is not None and ranges["mouth_open"][1] < _OPEN:
         said.append("the mouth stays closed: talking and teeth will be guessed")
     if ranges["eyes_open"] is not None and not blinked:
-        said.append("no blink")
+        said.append(_NO_BLINK)
     unknown = [name for name, key in (("angles", "yaw"), ("expression", "smile")) if ranges[key] is None]
     if unknown:
         said.append(f"{' and '.join(unknown)} of the face are not known: another face backend can tell")

@@ -4,13 +4,14 @@ Shape letters: H W height and width of a frame, C channels (RGB), h w of a face 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from .faces.face import Face
+from .gaze import gaze_of
 from .portrait import LUMA
 
 # Sharpness is measured on faces brought to one size, or a nearer face would always seem sharper.
@@ -21,6 +22,10 @@ _ABOVE_MOUTH = 0.6
 _SHARP_ENOUGH = 0.85
 # A portrait's score falls to 1/e of itself at these angles.
 _YAW, _PITCH, _ROLL = 18.0, 25.0, 30.0
+# ... and where the eyes look that many degrees past the camera. Pixels tell to some 10 degrees.
+_GAZE = 22.0
+# A face whose cosine is this much below the best is another one, or hidden; a backend may tell people apart by less.
+_UNLIKE = 0.1
 # Features are held against those of the most neutral frames: not the best one, which may be a wrong measurement.
 _MOST = 0.8
 # The eyes' contrast as a share of that: shut, open. How much darker the mouth is, and how much wider: neutral, not at
@@ -61,6 +66,8 @@ class Features:
     """How dark it is in and around the mouth, over the skin's luma: hardly with lips that are closed."""
     mouth_width: float
     """Over the distance of the eyes' outer corners."""
+    gaze: float | None = None
+    """Degrees past the camera, see :func:`.gaze.gaze_of`; ``None`` where the eyes are too narrow to tell."""
 
 
 def measure_face(frame_HWC: Tensor, face: Face) -> FaceMeasures:
@@ -81,11 +88,14 @@ def measure_face(frame_HWC: Tensor, face: Face) -> FaceMeasures:
         inside=min(1.0, (right - left) * (bottom - top) / max(1.0, (x1 - x0) * (y1 - y0))),
         features=None
         if face.landmarks_68x2 is None
-        else _features(luma_11hw[0, 0].numpy(), face.landmarks_68x2 - np.array([left, top])),
+        else _features(
+            luma_11hw[0, 0].numpy(), replace(face, landmarks_68x2=face.landmarks_68x2 - np.array([left, top]))
+        ),
     )
 
 
-def _features(luma_hw: np.ndarray, points_P2: np.ndarray) -> Features:
+def _features(luma_hw: np.ndarray, face: Face) -> Features:
+    points_P2 = face.landmarks_68x2
     across_2 = points_P2[45] - points_P2[36]
     apart = max(1.0, float(np.linalg.norm(across_2)))
     axes_22 = np.stack([across_2, [-across_2[1], across_2[0]]]) / apart
@@ -107,7 +117,12 @@ def _features(luma_hw: np.ndarray, points_P2: np.ndarray) -> Features:
     lips = float(np.linalg.norm(points_P2[57] - points_P2[51]))
     mouth = patch((points_P2[51] + points_P2[57]) / 2, 0.3 * mouth_width, max(0.35 * mouth_width, 0.6 * lips))
     dark = float(np.clip(_DARK_MOUTH * skin - mouth, 0, None).mean())
-    return Features(eyes=min(ranges) / skin, mouth=dark / skin, mouth_width=mouth_width / apart)
+    return Features(
+        eyes=min(ranges) / skin,
+        mouth=dark / skin,
+        mouth_width=mouth_width / apart,
+        gaze=gaze_of(luma_hw, face, skin),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +132,23 @@ class PortraitScore:
     sharp: float
     frontal: float
     neutral: float
+    looking: float
+    """Into the camera; frames whose gaze is unknown count like the clip's middle."""
     large: float
     exposed: float
     unhidden: float
     total: float
 
 
-_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "large": 0.3, "exposed": 0.5, "unhidden": 1.0}
+_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "looking": 1.0, "large": 0.3, "exposed": 0.6, "unhidden": 1.0}
+_TOWARDS = ("frontal", "looking")
 
 
 def score_portraits(
-    faces: Sequence[Face], measures: Sequence[FaceMeasures], likeness: Mapping[int, float]
+    faces: Sequence[Face],
+    measures: Sequence[FaceMeasures],
+    likeness: Mapping[int, float],
+    same_person: float | None = None,
 ) -> list[PortraitScore]:
     """Score candidates of one person against each other.
 
@@ -136,22 +157,27 @@ def score_portraits(
         measures: of the same faces.
         likeness: cosine of a face's embedding with the person's mean, by position in ``faces``, for those that were
             compared. The others count as half hidden once any is compared, so that they can't overtake them.
+        same_person: cosine from which on two faces are the same person, where the backend has one.
     """
     sharpness_N = np.array([m.sharpness for m in measures])
     size_N = np.array([m.size_px for m in measures])
     # Against the best few and not the best one, so that a single noisy frame does not make all others seem bad.
     sharp_N = np.clip(sharpness_N / max(1e-9, _SHARP_ENOUGH * np.quantile(sharpness_N, 0.9)), 0, 1)
     large_N = np.clip(size_N / np.quantile(size_N, 0.9), 0, 1)
-    neutral_N = _neutral(faces, measures)
+    neutral_N, looking_N = _neutral(faces, measures), _looking(measures)
     likest = max(likeness.values(), default=0.0)
+    # Where cosines of two people lie close together, those of a covered and an open face lie closer.
+    unlike = _UNLIKE if same_person is None else min(_UNLIKE, 1 - same_person)
     scores = []
     for i, (face, measured) in enumerate(zip(faces, measures, strict=True)):
-        # Cosines of one person lie close together: a tenth below the best is a covered or distorted face.
-        alike = 1.0 if not likeness else np.clip(1 - 10 * (likest - likeness[i]), 0, 1) if i in likeness else 0.5
+        alike = 1.0
+        if likeness:
+            alike = np.clip(1 - (likest - likeness[i]) / unlike, 0, 1) if i in likeness else 0.5
         parts = {
             "sharp": float(sharp_N[i]) ** 1.5,
             "frontal": _frontal(face),
             "neutral": float(neutral_N[i]),
+            "looking": float(looking_N[i]),
             "large": float(large_N[i]),
             "exposed": _exposed(measured),
             "unhidden": float(alike) * measured.inside,
@@ -179,12 +205,20 @@ def _neutral(faces: Sequence[Face], measures: Sequence[FaceMeasures]) -> np.ndar
         smile_N[expressed] = 1 - 0.6 * _above_least(smile)
     seen = [i for i, measured in enumerate(measures) if measured.features is not None]
     if seen:
-        eyes, mouth, width = np.array([astuple(measures[i].features) for i in seen]).T
+        eyes, mouth, width = np.array([astuple(measures[i].features)[:3] for i in seen]).T
         eyes_N[seen] *= _ramp(_of(eyes, np.quantile(eyes, _MOST)), *_EYES_SHUT)
         mouth_N[seen] *= 1 - _ramp(_above_least(mouth), *_MOUTH_OPEN)
         wider = _of(width, np.quantile(width, _AT_REST)) - 1
         smile_N[seen] *= 1 - _ramp(np.maximum(wider, -wider / 2), *_MOUTH_DRAWN)
     return eyes_N * mouth_N * smile_N
+
+
+def _looking(measures: Sequence[FaceMeasures]) -> np.ndarray:
+    """``[N]`` 0 to 1. Lids that hide where the eyes look are neither here nor there: they count in neutral."""
+    gaze_N = [None if m.features is None else m.features.gaze for m in measures]
+    known = [float(np.exp(-((gaze / _GAZE) ** 2))) for gaze in gaze_N if gaze is not None]
+    middle = float(np.median(known)) if known else 1.0
+    return np.array([middle if gaze is None else np.exp(-((gaze / _GAZE) ** 2)) for gaze in gaze_N])
 
 
 def _of(values_N: np.ndarray, reference: float) -> np.ndarray:
@@ -211,8 +245,11 @@ def pick_diverse(scores: Sequence[PortraitScore], faces: Sequence[Face], count: 
     Each further one trades score against distance in yaw and pitch, both in units of 20 degrees, 1 at most.
     """
     angles_N2 = np.array([[f.pose.yaw, f.pose.pitch] if f.pose else [0.0, 0.0] for f in faces]) / 20.0
-    # In other directions a face is not frontal: without the angle, only its quality counts.
-    quality_N = np.array([s.total / max(s.frontal, 1e-6) ** (1.5 / sum(_WEIGHTS.values())) for s in scores])
+    # In other directions neither face nor eyes point at the camera: without the angles, only quality counts.
+    towards_N = np.array(
+        [sum(_WEIGHTS[part] * np.log(max(getattr(s, part), 1e-6)) for part in _TOWARDS) for s in scores]
+    )
+    quality_N = np.array([s.total for s in scores]) * np.exp(-towards_N / sum(_WEIGHTS.values()))
     chosen = [int(np.argmax([s.total for s in scores]))]
     while len(chosen) < min(count, len(scores)):
         distance_N = np.linalg.norm(angles_N2[:, None] - angles_N2[chosen][None], axis=-1).min(axis=1)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ..errors import SlotIDError
+from ..figure import new_figure, to_pixels
 
 if TYPE_CHECKING:
     from .analyse import Analysis
@@ -20,16 +18,9 @@ def coverage_plot(analysis: Analysis, fps: float) -> Tensor:
     Raises:
         SlotIDError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SlotIDError("The coverage plot needs matplotlib. Install it: pip install matplotlib") from error
-
     found = [f for f in analysis.frames if f.face is not None and f.measures is not None]
     seconds = [f.index / fps for f in found]
-    figure = Figure(figsize=(9, 6), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(900, 600)
     angles, expression, light, size = figure.subplots(2, 2).flat
 
     posed = [(f.face.pose.yaw, f.face.pose.pitch, s) for f, s in zip(found, seconds, strict=True) if f.face.pose]
@@ -61,5 +52,4 @@ def coverage_plot(analysis: Analysis, fps: float) -> Tensor:
     largest = max(f.measures.size_px for f in found)
     size.set(title="size of the face", xlabel="seconds", ylabel="pixels", ylim=(0, 1.15 * largest))
 
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return to_pixels(figure)

@@ -5,7 +5,9 @@ Shape letters: F frames, H W height and width, C channels (RGB).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -45,6 +47,25 @@ def people_sheet(people: People, frames_FHWC: Tensor) -> Tensor:
     return _grid(cells, ["Set person_index to one of these numbers."])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One picture of a sheet: the square around the face, or the whole frame, with words below."""
+
+    frame_HWC: Tensor
+    """uint8."""
+    face: Face | None
+    lines: tuple[str, ...]
+    """At most three short ones."""
+    mark: Literal["good", "bad", "reference"]
+
+
+def sheet_of(cells: Sequence[Cell], header: list[str]) -> Tensor:
+    """Cells under some lines of text. ``[H, W, 3]`` uint8."""
+    colours = {"good": _KEPT, "bad": _DROPPED, "reference": _BEST}
+    pictures = [_framed(_around(cell.frame_HWC, cell.face), list(cell.lines), colours[cell.mark]) for cell in cells]
+    return _grid(pictures, header)
+
+
 def _cell(frame_HWC: Tensor, report: FrameReport, best: int) -> Image.Image:
     lines = [f"frame {report.index}"]
     if report.dropped is not None:
@@ -53,7 +74,9 @@ def _cell(frame_HWC: Tensor, report: FrameReport, best: int) -> Image.Image:
         lines.append("face between frames")
     elif report.face.pose is not None:
         pose = report.face.pose
-        lines.append(f"yaw {pose.yaw:+.0f}  pitch {pose.pitch:+.0f}")
+        features = report.measures.features if report.measures is not None else None
+        gaze = f" gaze {features.gaze:+.0f}" if features is not None and features.gaze is not None else ""
+        lines.append(f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f}{gaze}")
     if report.score is not None:
         s = report.score
         lines.append(f"portrait {s.total:.2f}" + (", the best" if report.index == best else f"  sharp {s.sharp:.2f}"))

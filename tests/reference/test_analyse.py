@@ -283,6 +283,25 @@ def test_the_best_portrait_is_the_frontal_neutral_one():
     assert analysis.candidates[0].index == 12
 
 
+def test_hidden_faces_are_no_portrait_however_many_there_are():
+    """More of them than are compared at first; the others only look aside."""
+    hidden = range(60, 94)
+    turned = {i: Pose(yaw=25.0, pitch=0.0, roll=0.0) for i in range(161) if i not in hidden}
+    backend = PlantedFaces({"a": still()}, pose_of=turned)
+    embed = backend.embed
+
+    def covered(frame_HWC, face):
+        direction = embed(frame_HWC, face)
+        if int(face.landmarks_68x2[0, 0]) in hidden:
+            direction = direction + 0.6 * np.eye(16)[7]
+        return direction / np.linalg.norm(direction)
+
+    backend.embed = covered
+    analysis = run(backend, frames=161)
+    assert len(analysis.people.persons) == 1
+    assert analysis.candidates[0].index not in hidden
+
+
 def test_profiles_only_are_said_to_be():
     backend = PlantedFaces({"a": still()}, pose_of={i: Pose(yaw=70.0, pitch=0.0, roll=0.0) for i in range(33)})
     missing = "\n".join(run(backend).coverage.missing)

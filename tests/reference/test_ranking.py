@@ -49,6 +49,9 @@ def _pictures_of(person: int, embed) -> list[Picture]:
         ("talking", nearly_frontal(), Expression(mouth_open=random.uniform(0.4, 0.8))),
         ("eyes closed", nearly_frontal(), Expression(eyes_open=random.uniform(0, 0.1))),
     ]
+    # Eyes of the renderer move by 15 degrees only: away from the camera as far as they go, and nothing else differs.
+    ahead = shots[0][1]
+    shots.append(("eyes aside", ahead, Expression(gaze_x=float(np.copysign(1.0, ahead.yaw)))))
     base = sample_scene(person)
     scenes = [replace(base, pose=pose, expression=expression) for _, pose, expression in shots]
     rendered = render([sample_traits(person)] * len(shots), scenes, SIDE, SIDE)
@@ -99,6 +102,8 @@ def _wins(people: range, landmarks: str) -> tuple[int, dict[str, int]]:
     backend = DlibFaces()
     pool = [_pictures_of(person, lambda frame, face: backend.embed(frame.numpy(), face)) for person in people]
     if landmarks == "dlib":
+        # 15 degrees of gaze are less than what dlib misreads of lips and pitch: with them 189 of 200 over many people.
+        pool = [[p for p in pictures if p.kind != "eyes aside"] for pictures in pool]
         pool = [[seen for picture in pictures for seen in _as_seen(picture, backend)] for pictures in pool]
         assert all(pictures[0].kind == "good" for pictures in pool)
     random = np.random.RandomState(0)
@@ -118,7 +123,8 @@ def _wins(people: range, landmarks: str) -> tuple[int, dict[str, int]]:
         measures = [measure_face(frame_HWC, face) for frame_HWC, face in zip(frames, faces, strict=True)]
         mean_D = np.mean([p.embedding_D for p in clip[:7]], axis=0)
         likeness = {i: float(p.embedding_D @ mean_D / np.linalg.norm(mean_D)) for i, p in enumerate(clip)}
-        first = clip[int(np.argmax([s.total for s in score_portraits(faces, measures, likeness)]))].kind
+        scores = score_portraits(faces, measures, likeness, backend.same_person)
+        first = clip[int(np.argmax([s.total for s in scores]))].kind
         wins += first == "good"
         if first != "good":
             losses[first] = losses.get(first, 0) + 1
@@ -180,6 +186,13 @@ def test_an_unlike_face_and_one_not_compared_rank_below_a_like_one():
     like, unlike, unknown = score_portraits([_face()] * 3, [GOOD] * 3, likeness={0: 0.99, 1: 0.95})
     assert like.total > unlike.total
     assert like.total > unknown.total
+
+
+def test_a_small_drop_of_likeness_says_more_where_people_are_alike():
+    """dlib tells people apart by 0.06 of a cosine, and a covered mouth costs 0.02 of it."""
+    open_to_all, hidden = score_portraits([_face()] * 2, [GOOD] * 2, {0: 0.99, 1: 0.97}, same_person=0.945)
+    assert hidden.unhidden < 0.7 and open_to_all.unhidden == 1
+    assert score_portraits([_face()] * 2, [GOOD] * 2, {0: 0.99, 1: 0.97}, same_person=0.4)[1].unhidden > 0.75
 
 
 def test_faces_without_pose_and_expression_are_ranked_by_the_picture():

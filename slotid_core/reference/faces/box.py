@@ -25,6 +25,7 @@ class BoxFaces:
     name = "box"
     licence = "no weights are involved"
     same_person: float | None = None
+    strangers: float | None = None
 
     def __init__(self, box: Box | None = None, mask: np.ndarray | None = None, *, frames: int):
         if box is None and mask is None:

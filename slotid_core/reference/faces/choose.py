@@ -73,6 +73,13 @@ def choose_backend(
     return backend
 
 
+def same_person_of(backend: str) -> float | None:
+    """The ``same_person`` of the backend that carries this name; ``None`` also where no backend of ours does."""
+    kinds = {"dlib": dlib_faces.DlibFaces, "insightface": insightface_faces.InsightFaces}
+    kind = kinds.get(backend.split(" ", 1)[0])
+    return None if kind is None else kind.same_person
+
+
 def _first(has_landmarks: bool, has_box: bool, folder: Path, pack: str | None, download: bool) -> str:
     if has_landmarks:
         return "mediapipe"

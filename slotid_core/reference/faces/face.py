@@ -42,6 +42,9 @@ class Face:
     """iBUG's 68 points, where the backend has them."""
     pose: Pose | None = None
     expression: Expression | None = None
+    gaze: float | None = None
+    """Degrees that the eyes look past the camera, positive to the right edge of the picture, where the backend itself
+    tells; elsewhere the pixels are asked."""
 
 
 class FaceBackend(Protocol):
@@ -52,6 +55,8 @@ class FaceBackend(Protocol):
     """One line on the licence of the weights."""
     same_person: float | None
     """Cosine similarity of embeddings from which on two faces are the same person; ``None`` without embeddings."""
+    strangers: float | None
+    """Cosine similarity that the faces of two people have on average; ``None`` without embeddings."""
 
     def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """Faces of one uint8 RGB frame, the best first; ``index`` counts frames of the clip from 0.

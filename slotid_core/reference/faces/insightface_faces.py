@@ -45,6 +45,8 @@ class InsightFaces:
     licence = LICENCE
     # InsightFace's own threshold for one person in two pictures.
     same_person: float | None = 0.4
+    # ArcFace spreads people evenly around its sphere. Not measured here.
+    strangers: float | None = 0.0
 
     def __init__(
         self,

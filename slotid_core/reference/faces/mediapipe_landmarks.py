@@ -4,6 +4,7 @@ No face library and no non-commercial weights are involved. Shape letters: M poi
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from ...errors import SlotIDError
 from .face import Face
 from .frame import check_frame
 from .landmarks import face_from_landmarks
+
+# Blendshapes of eyes that look to the right edge of the picture, and to the left: left is the person's own.
+_LOOK_RIGHT, _LOOK_LEFT = ("eyeLookOutLeft", "eyeLookInRight"), ("eyeLookInLeft", "eyeLookOutRight")
+# Degrees at which such a blendshape is 1.
+_FAR_ASIDE_DEG = 35.0
 
 # Which point of MediaPipe's face mesh lies where each of iBUG's 68 does.
 _IBUG_68 = (
@@ -27,7 +33,8 @@ _IBUG_68 = (
 class MediaPipeFaces:
     """The faces that the node found, frame by frame.
 
-    Pose and expression are read from 68 of the mesh's points, like those of the other backends. The node's own
+    Pose and expression are read from 68 of the mesh's points, like those of the other backends, and the gaze from the
+    blendshapes, where the node gives any. The node's own
     transformation matrix is not used: it is relative to a camera with a field of view of 63 degrees, so a face that is
     frontal in the picture is turned in it by up to 5 degrees off the picture's centre.
 
@@ -43,6 +50,7 @@ class MediaPipeFaces:
     name = "mediapipe"
     licence = "MediaPipe's face landmarker weights are Apache-2.0, commercial use included"
     same_person: float | None = None
+    strangers: float | None = None
 
     def __init__(self, landmarks: Mapping[str, Any], *, frames: int):
         if not (isinstance(landmarks, Mapping) and {"frames", "image_size"} <= landmarks.keys()):
@@ -68,7 +76,7 @@ class MediaPipeFaces:
                 f"Got face landmarks of images of {self._width}x{self._height} for frames of {width}x{height}. "
                 "Connect the images of this very clip to the landmark node, before any resizing or cropping."
             )
-        faces = [face_from_landmarks(_points(face), float(face["score"])) for face in self._frames[index]]
+        faces = [_face(face) for face in self._frames[index]]
         return sorted(faces, key=lambda face: -face.score)
 
     def embed(self, frame_HWC: np.ndarray, face: Face) -> np.ndarray:
@@ -85,6 +93,16 @@ class MediaPipeFaces:
             "the landmark node has its own limits: detector_variant 'full' or 'both' finds smaller faces, a lower "
             "min_confidence less clear ones, a larger num_faces more of them"
         )
+
+
+def _face(given: Mapping[str, Any]) -> Face:
+    face = face_from_landmarks(_points(given), float(given["score"]))
+    shapes = given.get("blendshapes", {})
+    if not shapes:
+        return face
+    # Blendshapes turn the eyes in the head.
+    right, left = (sum(float(shapes[name]) for name in names) / 2 for names in (_LOOK_RIGHT, _LOOK_LEFT))
+    return replace(face, gaze=face.pose.yaw + _FAR_ASIDE_DEG * (right - left))
 
 
 def _points(face: Mapping[str, Any]) -> np.ndarray:

@@ -53,6 +53,24 @@ def test_pose_expression_and_box_are_those_of_the_68_points():
     assert (face.landmarks_68x2 == expected.landmarks_68x2).all()
 
 
+def test_the_gaze_is_that_of_the_head_and_of_the_eyes_in_it():
+    """Left is the person's own: an eye that looks out on the left looks to the right edge of the picture."""
+    names = [f"eyeLook{way}{side}" for way in ("In", "Out", "Up", "Down") for side in ("Left", "Right")]
+    to_the_right = {"eyeLookOutLeft": 0.6, "eyeLookInRight": 0.6}
+
+    def gaze(yaw: float, **shapes: float) -> float:
+        given = face_dict(projected(yaw)) | {"blendshapes": dict.fromkeys(names, 0.05) | shapes}
+        (face,) = MediaPipeFaces(payload([given]), frames=1).detect(FRAME, 0)
+        return face.gaze
+
+    assert gaze(0) == pytest.approx(0, abs=0.1) and gaze(20) == pytest.approx(20, abs=0.1)
+    assert 15 < gaze(0, **to_the_right) < 25
+    assert abs(gaze(-20, **to_the_right)) < 5
+    assert -25 < gaze(0, eyeLookInLeft=0.6, eyeLookOutRight=0.6) < -15
+    (without,) = MediaPipeFaces(payload([face_dict(projected(0))]), frames=1).detect(FRAME, 0)
+    assert without.gaze is None
+
+
 def test_the_surest_face_comes_first():
     faces = [face_dict(projected(0), 0.6), face_dict(projected(20, middle=(100, 90)), 0.8)]
     assert [face.score for face in MediaPipeFaces(payload(faces), frames=1).detect(FRAME, 0)] == [0.8, 0.6]
