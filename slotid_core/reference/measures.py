@@ -140,7 +140,7 @@ class PortraitScore:
     total: float
 
 
-_WEIGHTS = {"sharp": 1.0, "frontal": 1.5, "neutral": 1.0, "looking": 1.0, "large": 0.3, "exposed": 0.6, "unhidden": 1.0}
+_WEIGHTS = {"sharp": 1.0, "frontal": 2.0, "neutral": 1.0, "looking": 1.0, "large": 0.3, "exposed": 0.6, "unhidden": 1.0}
 _TOWARDS = ("frontal", "looking")
 
 

@@ -60,10 +60,10 @@ def ear_points(front: SimpleNamespace, side: SimpleNamespace, skull_x: Tensor) -
     size = (0.93 + 0.15 * side.ear_size)[..., None]
     u, v, out = u * size, v * size, out * size
     # Long hair presses the ears to the head.
-    stand = (0.34 - 0.30 * smoothstep(0.28, 0.42, front.hair_length))[..., None]
+    stand = (0.34 - 0.30 * smoothstep(0.28, 0.42, front.hair_length) * (1 - front.tuck))[..., None]
     x = skull_x[..., None] + 0.05 + out * stand.cos() + (1.3 - u) * stand.sin()
     y = -1.15 + 0.6 * side.ear_height[..., None] + v
-    z = -1.0 + u * stand.cos() + out * stand.sin()
+    z = -1.0 - 0.8 * side.ear_set[..., None] + u * stand.cos() + out * stand.sin()
     return torch.stack([x, y, z], -1)
 
 

@@ -20,13 +20,30 @@ def columns(items: Sequence[object], device: torch.device) -> SimpleNamespace:
     return SimpleNamespace(**stacked)
 
 
-def at_pixels(table: SimpleNamespace, picture_P: Tensor) -> SimpleNamespace:
-    """The entries of each pixel's picture: ``[P]``, and ``[P, C]`` where a field has several numbers."""
-    picked = {}
-    for name, values in vars(table).items():
-        value = values.index_select(0, picture_P)
-        picked[name] = value[:, 0] if value.shape[1] == 1 else value
-    return SimpleNamespace(**picked)
+def trait_columns(items: Sequence[object], relief: Sequence[float], device: torch.device) -> SimpleNamespace:
+    """As ``columns``, with measures of shape multiplied by each head's relief."""
+    table = columns(items, device)
+    factor = torch.tensor(relief, dtype=torch.float32, device=device)[:, None]
+    for entry in fields(items[0]):
+        if entry.metadata["shape"]:
+            setattr(table, entry.name, getattr(table, entry.name) * factor)
+    return table
+
+
+class AtPixels:
+    """The entries of each pixel's picture: ``[P]``, and ``[P, C]`` where a field has several numbers.
+
+    Fields are picked when they are first asked for: paint reads few of a head's many traits.
+    """
+
+    def __init__(self, table: SimpleNamespace, picture_P: Tensor):
+        self.table, self.picture_P = table, picture_P
+
+    def __getattr__(self, name: str) -> Tensor:
+        value = getattr(self.table, name).index_select(0, self.picture_P)
+        value = value[:, 0] if value.shape[1] == 1 else value
+        setattr(self, name, value)
+        return value
 
 
 def smoothstep(low, high, x: Tensor) -> Tensor:

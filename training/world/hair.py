@@ -16,20 +16,27 @@ from .columns import bump, smoothstep
 from .loft import loft, normalised, symmetric_angles
 from .skin import roundness_at, skull_guides
 
-ROWS = 56
+_ROWS = 56
 
 
 @cache
-def hair_angles() -> Tensor:
-    """Angle of each column, ``[C]``."""
-    return symmetric_angles(front=44, back=30, focus=1.0)
+def hair_shares(step: int = 1) -> Tensor:
+    """Share of the way from the crown to the tips of each row, ``[R]``; ``step`` 2 makes half as many rows."""
+    rows = _ROWS // step
+    return torch.arange(rows) / (rows - 1)
 
 
-def hair_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace) -> Tensor:
+@cache
+def hair_angles(step: int = 1) -> Tensor:
+    """Angle of each column, ``[C]``; ``step`` as for the rows."""
+    return symmetric_angles(front=44, back=30, focus=1.0)[::step]
+
+
+def hair_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace, step: int = 1) -> Tensor:
     """Vertices ``[B, R, C, 3]`` before the pose."""
-    angle = hair_angles().to(front.face_width.device)
+    angle = hair_angles(step).to(front.face_width.device)
     hem_BC, opening_BC = _hem(front, side, angle)
-    share_R = (torch.arange(ROWS, device=angle.device) / (ROWS - 1))[None, :, None]
+    share_R = hair_shares(step).to(angle.device)[None, :, None]
     level_BRC = hem_BC[:, None] * share_R**0.9
     guides = _hanging(front, skull_guides(front, side, plan))
     skull_BRC3 = loft(guides, level_BRC, angle, roundness_at(level_BRC))
@@ -65,7 +72,7 @@ def _lines(front, side, angle):
     short = short + (0.9 - 0.6 * side.nape) * smoothstep(110.0, 160.0, degrees)
     long = 6.0 + 11.0 * length - 0.9 * bump(degrees - 70, 14.0)
     tips = 0.30 * torch.sin(angle * 17)[None] + 0.2 * torch.sin(angle * 31 + 2)[None]
-    grown = smoothstep(0.30, 0.50, length)
+    grown = smoothstep(0.30, 0.50, length) * _free(front, degrees)
     behind = short + (long + tips * (0.4 + 0.6 * front.hair_curl) - short).clamp(min=0) * grown
     return line, short, behind
 
@@ -74,9 +81,14 @@ def _hem(front, side, angle):
     """Level of the tips in each column, and how far the column belongs to the opening for the face (0 or 1)."""
     line, _, behind = _lines(front, side, angle)
     degrees = angle.abs()[None] * (180 / math.pi)
-    edge = 78.0 - 8.0 * smoothstep(0.30, 0.50, front.hair_length)
+    edge = 78.0 - 8.0 * smoothstep(0.30, 0.50, front.hair_length) * (1 - front.tuck)
     opening = smoothstep(edge + 2.0, edge - 2.0, degrees)
     return line * opening + behind * (1 - opening), opening
+
+
+def _free(front, degrees):
+    """Whether long hair hangs down here: not over the ears where it is tucked behind them."""
+    return 1 - front.tuck * smoothstep(118.0, 106.0, degrees)
 
 
 def _hanging(front, guides):
@@ -97,15 +109,17 @@ def _thickness(front, side, angle, level, hem, opening):
     degrees = angle.abs() * (180 / math.pi)
     volume = 0.35 + 1.55 * front.hair_volume * (0.35 + 0.65 * smoothstep(0.0, 0.3, front.hair_length))
     volume = (volume * (1 + 0.6 * front.hair_curl))[..., None]
-    back = (
-        0.25
-        + (0.6 + 1.6 * side.hair_back)[..., None] * (0.3 + 0.7 * smoothstep(0.0, 0.3, front.hair_length))[..., None]
-    )
-    behind = smoothstep(85.0, 140.0, degrees)
-    full = volume + (back - volume) * behind * smoothstep(2.0, 4.5, level)
+    grows = (0.3 + 0.7 * smoothstep(0.0, 0.3, front.hair_length))[..., None]
+    behind = smoothstep(85.0, 140.0, degrees) * smoothstep(2.0, 4.5, level)
+    full = volume + (0.25 + 1.4 * grows - volume) * behind
+    # People differ where the head hides it from the front.
+    far_back = smoothstep(118.0, 155.0, degrees) * smoothstep(2.0, 4.5, level)
+    full = full + 1.6 * (side.hair_back[..., None] - 0.5) * grows * far_back
+    knot = 1 - ((degrees - 180) / 27) ** 2 - ((level - 4.7) / 1.6) ** 2
+    full = full + 3.4 * side.bun[..., None] * knot.clamp(min=0) ** 0.6
     to_edge = (hem - level) / hem
     short_edge = smoothstep(-0.04, 0.40, to_edge)
-    grown = smoothstep(0.30, 0.55, front.hair_length)[..., None]
+    grown = (smoothstep(0.30, 0.55, front.hair_length) * _free(front, degrees[None]))[:, None]
     edge = short_edge + (1.0 - 0.55 * smoothstep(0.10, 0.0, to_edge) - short_edge) * grown * (1 - opening)
     # Combed-back hair rises steeply behind the hairline; a fringe lies off the forehead.
     rise = smoothstep(-0.02, 0.42, to_edge)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from .plan import brow_curve, eye_curves, mouth_curves
+from .plan import brow_curve, eye_curves, mouth_curves, mouth_half_at
 from .skin import JAW_LEVEL, skin_angles, skin_levels
 
 # Level and angle in degrees of the jaw's points from the ear to the chin: down the side, then along the jaw's edge.
@@ -62,6 +62,10 @@ def _face_points(plan: SimpleNamespace) -> list[Tensor]:
     def at(x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([x, y], -1)
 
+    def on_mouth(share: float, curve: int) -> Tensor:
+        x = share * mouth_half_at(plan, torch.full_like(plan.eye_x, share))
+        return at(x, mouth_curves(plan, x)[curve])
+
     zero = torch.zeros_like(plan.eye_x)
     points = []
     brow = [plan.brow_inner + (plan.brow_outer - plan.brow_inner) * s for s in (0.97, 0.75, 0.5, 0.26, 0.04)]
@@ -84,14 +88,14 @@ def _face_points(plan: SimpleNamespace) -> list[Tensor]:
     # Lips: outer edge from the corner over the top and back below, then the inner edge.
     outer = (-1.0, -0.62, -0.25, 0.0, 0.25, 0.62, 1.0)
     for share in outer:
-        points.append(at(plan.mouth_half * share, mouth_curves(plan, plan.mouth_half * share)[0]))
+        points.append(on_mouth(share, 0))
     for share in outer[-2:0:-1]:
-        points.append(at(plan.mouth_half * share, mouth_curves(plan, plan.mouth_half * share)[3]))
+        points.append(on_mouth(share, 3))
     inner = (-0.86, -0.35, 0.0, 0.35, 0.86)
     for share in inner:
-        points.append(at(plan.mouth_half * share, mouth_curves(plan, plan.mouth_half * share)[1]))
+        points.append(on_mouth(share, 1))
     for share in inner[-2:0:-1]:
-        points.append(at(plan.mouth_half * share, mouth_curves(plan, plan.mouth_half * share)[2]))
+        points.append(on_mouth(share, 2))
     return points
 
 

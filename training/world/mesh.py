@@ -15,8 +15,7 @@ from torch import Tensor
 
 from .body import EAR_RINGS, EAR_SPOKES, ear_points, shirt_points
 from .columns import smoothstep
-from .hair import ROWS as HAIR_ROWS
-from .hair import hair_angles, hair_points, scalp_cover
+from .hair import hair_angles, hair_points, hair_shares, scalp_cover
 from .loft import grid_normals, grid_triangles, hollows
 from .skin import skin_angles, skin_levels, skin_points
 
@@ -44,6 +43,8 @@ class Mesh:
 
     world_BV3: Tensor
     """Posed, in centimetres around the upright head."""
+    lit_BV3: Tensor
+    """The same with the profile that light and shadow fall on."""
     head_BV3: Tensor
     """The same before the pose."""
     normal_BV3: Tensor
@@ -55,15 +56,15 @@ class Mesh:
 
 
 @cache
-def topology(device: torch.device) -> Topology:
+def topology(device: torch.device, step: int = 1) -> Topology:
     """Triangles of the mesh that ``build_mesh`` makes."""
-    skin_grid = (len(skin_levels()), len(skin_angles()))
+    skin_grid = (len(skin_levels(step)), len(skin_angles(step)))
     parts, kinds, start = [], [], 0
     grids = [
         (SKIN, skin_grid, False),
         (EAR, (EAR_RINGS, EAR_SPOKES), False),
         (EAR, (EAR_RINGS, EAR_SPOKES), True),
-        (HAIR, (HAIR_ROWS, len(hair_angles())), False),
+        (HAIR, (len(hair_shares(step)), len(hair_angles(step))), False),
         (SHIRT, _SHIRT_GRID, False),
     ]
     for kind, (rows, count), mirrored in grids:
@@ -119,16 +120,28 @@ def rotate_shoulders(pose: SimpleNamespace) -> Tensor:
     return rotation(SimpleNamespace(yaw=0.35 * pose.yaw, pitch=still, roll=still))
 
 
-def build_mesh(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace, pose: SimpleNamespace) -> Mesh:
-    """The mesh of each picture."""
+def build_mesh(
+    front: SimpleNamespace,
+    side: SimpleNamespace,
+    lit_side: SimpleNamespace,
+    plan: SimpleNamespace,
+    pose: SimpleNamespace,
+    step: int = 1,
+) -> Mesh:
+    """The mesh of each picture.
+
+    Args:
+        lit_side: the side traits of the face that light falls on; the same object as ``side`` unless it is another.
+        step: 2 leaves out every second row and column of skin and hair, which small pictures do not show.
+    """
     head_B33, body_B33 = rotation(pose), rotate_shoulders(pose)
     device, batch = head_B33.device, head_B33.shape[0]
-    skin = skin_points(front, side, plan)
-    level = skin_levels().to(device)
-    ear_row, ear_column = int((level < 6.3).sum()), int((skin_angles() < math.pi / 2 - 1e-6).sum())
+    skin = skin_points(front, side, plan, step)
+    level, angle = skin_levels(step).to(device), skin_angles(step).to(device)
+    ear_row, ear_column = int((level < 6.3).sum()), int((angle < math.pi / 2 - 1e-6).sum())
     right_ear = ear_points(front, side, skin[:, ear_row, ear_column, :1])
     left_ear = right_ear * torch.tensor([-1.0, 1.0, 1.0], device=device)
-    hair = hair_points(front, side, plan)
+    hair = hair_points(front, side, plan, step)
     shirt = shirt_points(batch, device)
     neck = 1 - smoothstep(11.0, 14.6, level)[None, :, None].expand(batch, -1, skin.shape[2])
     loose = 1 - 0.85 * smoothstep(-9.0, -19.0, hair[..., 1])
@@ -136,22 +149,31 @@ def build_mesh(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamesp
     grids = [(skin, neck, False), (right_ear, everything, False), (left_ear, everything, True), (hair, loose, False)]
     grids.append((shirt, nothing, False))
 
-    world, normals, hollow, strands = [], [], [], []
+    def posed_points(points_BRC3: Tensor, follow_BRC: Tensor) -> Tensor:
+        flat = points_BRC3.flatten(1, 2)
+        still, moved = pose_points(body_B33, flat), pose_points(head_B33, flat)
+        return (still + (moved - still) * follow_BRC.flatten(1)[..., None]).view_as(points_BRC3)
+
+    world, lit, normals, hollow, strands = [], [], [], [], []
     for index, (points, follow, mirrored) in enumerate(grids):
         rows, count = points.shape[1:3]
-        still, moved = pose_points(body_B33, points.flatten(1, 2)), pose_points(head_B33, points.flatten(1, 2))
-        posed = (still + (moved - still) * follow.flatten(1)[..., None]).view(batch, rows, count, 3)
-        normal = -grid_normals(posed) if mirrored else grid_normals(posed)
+        posed = posed_points(points, follow)
         world.append(posed.flatten(1, 2))
+        if index == 0 and lit_side is not side:
+            posed = posed_points(skin_points(front, lit_side, plan, step), follow)
+        lit.append(posed.flatten(1, 2))
+        normal = -grid_normals(posed) if mirrored else grid_normals(posed)
         normals.append(normal.flatten(1, 2))
-        rounds = (14, 2, 2, 4, 4)[index]
+        # Creases are as wide in centimetres on a coarse grid: smoothing reaches with the square of the rounds.
+        rounds = (max(14 // step**2, 1), 2, 2, max(4 // step**2, 1), 4)[index]
         hollow.append(hollows(posed, normal, rounds).flatten(1))
-        strand = _strands(posed) if index == 3 else torch.zeros(batch, rows * count, 5, device=device)
+        strand = _strands(posed, step) if index == 3 else torch.zeros(batch, rows * count, 5, device=device)
         if index == 0:
-            strand[..., 0] = scalp_cover(front, side, level, skin_angles().to(device)).flatten(1)
+            strand[..., 0] = scalp_cover(front, side, level, angle).flatten(1)
         strands.append(strand)
     return Mesh(
         world_BV3=torch.cat(world, 1),
+        lit_BV3=torch.cat(lit, 1),
         head_BV3=torch.cat([points.flatten(1, 2) for points, _, _ in grids], 1),
         normal_BV3=torch.cat(normals, 1),
         hollow_BV=torch.cat(hollow, 1),
@@ -159,10 +181,10 @@ def build_mesh(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamesp
     )
 
 
-def _strands(hair_BRC3: Tensor) -> Tensor:
+def _strands(hair_BRC3: Tensor, step: int) -> Tensor:
     batch, rows, count = hair_BRC3.shape[:3]
     down = torch.cat([hair_BRC3[:, 1:] - hair_BRC3[:, :-1], hair_BRC3[:, -1:] - hair_BRC3[:, -2:-1]], 1)
     down = down / down.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-6)
-    angle = hair_angles().to(hair_BRC3.device).expand(batch, rows, count)
-    share = (torch.arange(rows, device=hair_BRC3.device) / (rows - 1))[None, :, None].expand(batch, rows, count)
+    angle = hair_angles(step).to(hair_BRC3.device).expand(batch, rows, count)
+    share = hair_shares(step).to(hair_BRC3.device)[None, :, None].expand(batch, rows, count)
     return torch.cat([down, angle[..., None], share[..., None]], -1).flatten(1, 2)

@@ -60,11 +60,12 @@ def paint_skin(
     """Face and neck with eyes, brows, lips and beard."""
     x, y, z = place_P3.unbind(-1)
     face = smoothstep(2.0, 3.5, z)
-    colour = _complexion(front, side, plan, x, y, z)
+    colour = _complexion(front, plan, x, y, z)
     colour = mix(colour, hair_colour(front) * 0.7, 0.85 * scalp_P)
     paint = plain(colour, gloss=0.16, sharpness=14, skin=1)
     if front.beard.max() > 0:
         _beard(front, plan, paint, x, y, z)
+    _marks(front, side, paint, x, y, z)
     _brows(front, plan, paint, x, y, face)
     _mouth(front, plan, paint, x, y, face)
     _nostrils(plan, paint, x, y, face)
@@ -72,7 +73,7 @@ def paint_skin(
     return paint
 
 
-def _complexion(front, side, plan, x, y, z):
+def _complexion(front, plan, x, y, z):
     a = x.abs()
     colour = skin_colour(front)
     cheeks = bump(a - 4.3, 1.7) * bump(y + 2.9 * plan.length, 1.5) * smoothstep(2.0, 4.0, z)
@@ -85,12 +86,17 @@ def _complexion(front, side, plan, x, y, z):
     colour = colour * (0.97 + 0.06 * noise(x * 1.7 + 50, y * 1.7 + 50, 2))[:, None]
     if front.freckles.max() > 0:
         colour = _freckled(front, colour, x, y, z)
+    return colour
+
+
+def _marks(front, side, paint, x, y, z):
+    """Birthmarks before and below the ears, on which no beard grows."""
     for size, sign in ((side.mark_left, -1), (side.mark_right, 1)):
         if size.max() > 0:
             away = (((z - 0.8) / 1.15) ** 2 + (y + 5.4) ** 2).sqrt() + 0.35 * noise(2 * y, 2 * z, 3) - 0.17
             mark = smoothstep(0.25, -0.1, away - 1.35 * size) * smoothstep(0.02, 0.15, size) * (x * sign > 0)
-            colour = colour * (1 - mark[:, None] * torch.tensor([0.45, 0.66, 0.62], device=x.device))
-    return colour
+            red = skin_colour(front) * torch.tensor([0.55, 0.34, 0.38], device=x.device)
+            paint.colour_P3 = mix(paint.colour_P3, red, mark)
 
 
 def _freckled(front, colour, x, y, z):
@@ -110,11 +116,11 @@ def _beard(front, plan, paint, x, y, z):
     a = x.abs()
     upper_outer, upper_inner, lower_inner, lower_outer, u = mouth_curves(plan, x)
     cheek_line = plan.mouth_y + 1.1 + 0.30 * (a - 2.0).clamp(min=0) + 0.10 * (a - 2.0).clamp(min=0) ** 2
-    below = smoothstep(0.9, -0.7, y - cheek_line) * smoothstep(0.0, 1.8, z)
+    below = smoothstep(0.9, -0.7, y - cheek_line) * smoothstep(-0.9, 0.3, z)
     top = plan.nose_y - 0.35 - 0.16 * a - 0.10 * (a - 1.6).clamp(min=0) ** 2
     moustache = smoothstep(0.3, -0.3, y - top) * smoothstep(3.4, 2.2, a)
     area = torch.maximum(below, moustache * smoothstep(1.0, 2.0, z))
-    under = smoothstep(-12.2, -10.8, y - 0.4 * (5.0 - z).clamp(min=0) * smoothstep(-8.5, -10.0, y))
+    under = smoothstep(-12.2, -10.8, y - 0.65 * (5.0 - z).clamp(min=0) * smoothstep(-7.0, -9.0, y))
     lips = smoothstep(-0.12, 0.1, torch.minimum(upper_outer - y, y - lower_outer)) * smoothstep(1.08, 0.95, u)
     soul = bump(a, 1.4) * bump(y - (lower_outer - 0.15), 0.25)
     area = area * under * (1 - lips) * (1 - 0.5 * soul)

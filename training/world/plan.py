@@ -41,6 +41,7 @@ def face_plan(front: SimpleNamespace, expression: SimpleNamespace) -> SimpleName
     return SimpleNamespace(
         length=length,
         smile=e.smile,
+        smile_skew=e.smile_skew,
         jaw=jaw,
         # eyes
         eye_x=eye_x,
@@ -100,13 +101,24 @@ def brow_curve(plan: SimpleNamespace, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     return middle, half, s
 
 
+def mouth_half_at(plan: SimpleNamespace, x: Tensor) -> Tensor:
+    """Width of the half of the mouth that x lies in: a smile may be broader on one side."""
+    return plan.mouth_half + 0.55 * plan.smile_skew * x.sign()
+
+
+def corner_y_at(plan: SimpleNamespace, x: Tensor) -> Tensor:
+    """Height of the corner of the mouth on the side of x."""
+    return plan.corner_y + 0.80 * plan.smile_skew * x.sign()
+
+
 def mouth_curves(plan: SimpleNamespace, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Heights at x of the upper lip's outer and inner edge, and the lower lip's inner and outer edge; |x| in half
     mouths."""
-    u = x.abs() / plan.mouth_half
+    u = x.abs() / mouth_half_at(plan, x)
     inside = u.clamp(0, 1)
     bow = 1 - inside**2
-    line = plan.corner_y + (plan.line_y - plan.corner_y) * bow
+    corner_y = corner_y_at(plan, x)
+    line = corner_y + (plan.line_y - corner_y) * bow
     upper_inner = line + plan.gap_upper * bow**0.7
     lower_inner = line - plan.gap_lower * bow**0.6
     cupid = 0.80 + 0.34 * torch.exp(-(((inside - 0.24) / 0.17) ** 2))

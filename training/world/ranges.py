@@ -7,14 +7,19 @@ from dataclasses import field, fields
 from slotid_core.errors import SlotIDError
 
 
-def between(low: float, high: float, default: float) -> float:
-    """A field for numbers from ``low`` to ``high``."""
-    return field(default=default, metadata={"range": (low, high)})
+def between(low: float, high: float, default: float, *, sampled: bool = True, shape: bool = False) -> float:
+    """A field for numbers from ``low`` to ``high``.
+
+    Args:
+        sampled: whether random people differ in it.
+        shape: whether it measures a shape, as a share of what is usual, so that caricatures may go past it.
+    """
+    return field(default=default, metadata={"range": (low, high), "sampled": sampled, "shape": shape})
 
 
 def signed() -> float:
-    """A field from -1 to 1 whose average is 0."""
-    return between(-1.0, 1.0, 0.0)
+    """A shape from -1 to 1 whose average is 0."""
+    return between(-1.0, 1.0, 0.0, shape=True)
 
 
 def amount(default: float) -> float:

@@ -23,6 +23,8 @@ class Expression(Ranged):
 
     smile: float = between(0, 1, 0.0)
     """None to broad; beyond one half the teeth show."""
+    smile_skew: float = between(-1, 1, 0.0)
+    """How much more the corner of the mouth on the right of a frontal picture smiles than the middle of both."""
     mouth_open: float = between(0, 1, 0.0)
     """Lips together to wide open."""
     eyes_open: float = between(0, 1, 0.75)

@@ -16,7 +16,7 @@ from .mesh import Mesh, Topology, turn
 from .paint import Paint
 from .raster import rasterize
 
-_MAP, _REACH = 224, 19.0
+_REACH = 19.0
 _MAP_DISTANCE = 500.0
 
 
@@ -35,32 +35,36 @@ def _light_frame(towards_B3: Tensor) -> Tensor:
     return torch.stack([across, cross(towards_B3, across), towards_B3], 1)
 
 
-def shadow_maps(mesh: Mesh, topology: Topology, towards_B3: Tensor) -> tuple[Tensor, Tensor]:
-    """What the light sees: depths ``[B, N, N]``, and every vertex in the map's coordinates ``[B, V, 3]``."""
-    seen = turn(_light_frame(towards_B3), mesh.world_BV3)
-    scale = _MAP / 2 / _REACH
+def shadow_maps(mesh: Mesh, topology: Topology, towards_B3: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """What the light sees: depths ``[B, N, N]``, and every vertex in the map's coordinates ``[B, V, 3]``.
+
+    Args:
+        size: N.
+    """
+    seen = turn(_light_frame(towards_B3), mesh.lit_BV3)
+    scale = size / 2 / _REACH
     points = torch.stack(
-        [_MAP / 2 + seen[..., 0] * scale, _MAP / 2 - (seen[..., 1] + 3.0) * scale, _MAP_DISTANCE - seen[..., 2]], -1
+        [size / 2 + seen[..., 0] * scale, size / 2 - (seen[..., 1] + 3.0) * scale, _MAP_DISTANCE - seen[..., 2]], -1
     )
     casts = topology.casts_F
-    fragments = rasterize(points, topology.triangles_F3[casts], topology.two_sided_F[casts], _MAP, _MAP)
+    fragments = rasterize(points, topology.triangles_F3[casts], topology.two_sided_F[casts], size, size)
     return fragments.depth_BHW, points
 
 
 def lit_share(depth_BNN: Tensor, picture_P: Tensor, seen_P3: Tensor, facing_P: Tensor) -> Tensor:
     """How much of the main light reaches each point, from 0 to 1."""
-    flat = depth_BNN.flatten()
+    flat, size = depth_BNN.flatten(), depth_BNN.shape[1]
     x, y = seen_P3[:, 0] - 0.5, seen_P3[:, 1] - 0.5
     depth = seen_P3[:, 2] - (0.35 + 1.5 * (1 - facing_P.clamp(0, 1)))
-    inside = (x > 2) & (x < _MAP - 3) & (y > 2) & (y < _MAP - 3)
+    inside = (x > 2) & (x < size - 3) & (y > 2) & (y < size - 3)
     total = torch.zeros_like(x)
     for oy in (-1.8, 0.0, 1.8):
         for ox in (-1.8, 0.0, 1.8):
-            px, py = (x + ox).clamp(0, _MAP - 2), (y + oy).clamp(0, _MAP - 2)
+            px, py = (x + ox).clamp(0, size - 2), (y + oy).clamp(0, size - 2)
             left, top = px.floor(), py.floor()
             tx, ty = px - left, py - top
-            start = (picture_P * _MAP + top.long()) * _MAP + left.long()
-            a, b, c, d = ((flat.index_select(0, start + step) > depth).float() for step in (0, 1, _MAP, _MAP + 1))
+            start = (picture_P * size + top.long()) * size + left.long()
+            a, b, c, d = ((flat.index_select(0, start + step) > depth).float() for step in (0, 1, size, size + 1))
             upper, lower = a + (b - a) * tx, c + (d - c) * tx
             total = total + upper + (lower - upper) * ty
     return torch.where(inside, total / 9, torch.ones_like(total))

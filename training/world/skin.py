@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .columns import bump, smooth_max, smooth_min, smoothstep
 from .loft import loft, symmetric_angles
-from .plan import HINGE_YZ, eye_curves, mouth_curves
+from .plan import HINGE_YZ, corner_y_at, eye_curves, mouth_curves, mouth_half_at
 
 # front y z | side x y z | back y z, at each level; the average head.
 GUIDES = (
@@ -40,19 +40,23 @@ _ROWS_AT = ((0.0, 16), (4.0, 10), (5.0, 42), (8.2, 40), (10.0, 12), (11.0, 16), 
 
 
 @cache
-def skin_levels() -> Tensor:
-    """Level of each row: dense between brows and chin. ``[R]``."""
+def skin_levels(step: int = 1) -> Tensor:
+    """Level of each row: dense between brows and chin. ``[R]``.
+
+    Args:
+        step: 2 takes every second row only.
+    """
     parts = [
         start + (end - start) * torch.arange(count) / count
         for (start, count), (end, _) in zip(_ROWS_AT, _ROWS_AT[1:], strict=False)
     ]
-    return torch.cat([*parts, torch.tensor([15.0])])
+    return torch.cat([*parts, torch.tensor([15.0])])[::step]
 
 
 @cache
-def skin_angles() -> Tensor:
-    """Angle of each column, ``[C]``."""
-    return symmetric_angles(front=58, back=16, focus=1.12)
+def skin_angles(step: int = 1) -> Tensor:
+    """Angle of each column, ``[C]``; ``step`` as for the rows."""
+    return symmetric_angles(front=58, back=16, focus=1.12)[::step]
 
 
 def skull_guides(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace) -> Tensor:
@@ -83,11 +87,11 @@ def roundness_at(level: Tensor) -> Tensor:
     return table[index] + (table[index + 1] - table[index]) * (level - start)
 
 
-def skin_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace) -> Tensor:
+def skin_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNamespace, step: int = 1) -> Tensor:
     """Vertices of head and neck with the expression on, ``[B, R, C, 3]``, before the pose."""
     device = front.face_width.device
-    level = skin_levels().to(device)[None, :, None]
-    base = loft(skull_guides(front, side, plan), level, skin_angles().to(device), roundness_at(level))
+    level = skin_levels(step).to(device)[None, :, None]
+    base = loft(skull_guides(front, side, plan), level, skin_angles(step).to(device), roundness_at(level))
     shape = base.shape[:-1]
     x, y, z = base.flatten(1, 2).unbind(-1)
     face = smoothstep(0.5, 4.0, z)
@@ -103,7 +107,7 @@ def skin_points(front: SimpleNamespace, side: SimpleNamespace, plan: SimpleNames
 def _flesh(front, side, plan, x, y, z, face):
     """Brow, cheeks, muzzle and chin."""
     a = x.abs()
-    smile = plan.smile
+    smile = plan.smile + plan.smile_skew * (x / 1.5).tanh()
     ridge = bump(y - (plan.brow_y - 0.45), 0.85) * bump(a - 2.6, 2.6)
     z = z + face * ridge * (0.22 + 0.28 * side.brow_ridge)
     cheek_y = -2.75 * plan.length + 0.55 * smile
@@ -186,6 +190,10 @@ def _mouth(plan, x, y):
     gap = (upper_inner - lower_inner).clamp(min=1e-3)
     open_depth = smoothstep(0.0, 0.9, ((upper_inner - y) / gap).clamp(0, 1) * ((y - lower_inner) / gap).clamp(0, 1) * 4)
     hollow = open_depth * smoothstep(0.1, 0.9, gap) * taper * 0.9
-    corner = bump(x.abs() - plan.mouth_half - 0.1, 0.4) * bump(y - plan.corner_y, 0.45) * (0.14 + 0.15 * plan.smile)
+    corner = (
+        bump(x.abs() - mouth_half_at(plan, x) - 0.1, 0.4)
+        * bump(y - corner_y_at(plan, x), 0.45)
+        * (0.14 + 0.15 * plan.smile)
+    )
     philtrum = bump(x, 0.3) * smoothstep(0.1, 0.4, y - upper_outer) * smoothstep(1.2, 0.5, y - upper_outer) * 0.13
     return lips - line - hollow - corner - philtrum

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .ranges import Ranged, amount, signed
+from .ranges import Ranged, amount, between, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class FrontTraits(Ranged):
     """Thin to full lips."""
     skin_depth: float = amount(0.3)
     """Very fair to very dark skin."""
-    skin_warmth: float = signed()
+    skin_warmth: float = between(-1, 1, 0.0)
     """Rosy to golden skin."""
     blush: float = amount(0.4)
     """Pale to red cheeks, nose and ears."""
@@ -62,7 +62,7 @@ class FrontTraits(Ranged):
     """Dark brown, hazel, green, blue, grey."""
     hair_depth: float = amount(0.6)
     """Light blond to black hair."""
-    hair_warmth: float = signed()
+    hair_warmth: float = between(-1, 1, 0.0)
     """Ash to red hair."""
     hair_grey: float = amount(0.0)
     """No grey to all grey hair."""
@@ -70,7 +70,7 @@ class FrontTraits(Ranged):
     """Low to high hairline."""
     fringe: float = amount(0.1)
     """Hair combed back to a fringe over the forehead."""
-    parting: float = signed()
+    parting: float = between(-1, 1, 0.0)
     """Where the hair parts, from the right side of the picture (-1) over the middle to the left (1)."""
     hair_length: float = amount(0.3)
     """Cropped to below the shoulders."""
@@ -80,6 +80,8 @@ class FrontTraits(Ranged):
     """Straight to curly hair."""
     beard: float = amount(0.0)
     """Clean-shaven, stubble, full beard."""
+    tuck: float = between(0, 1, 0.0, sampled=False)
+    """Long hair hanging over the ears to tucked behind them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,14 @@ class SideTraits(Ranged):
     """None to large birthmark below the ear on the left of a frontal picture."""
     mark_right: float = amount(0.0)
     """The same on the right."""
+    ear_set: float = between(-1, 1, 0.0, sampled=False)
+    """Ears set forward to far back."""
+    bun: float = between(0, 1, 0.0, sampled=False)
+    """No bun to a large one at the back of the head."""
+
+
+PROFILE = ("nose_projection", "nose_bridge", "nose_tip", "chin_projection", "brow_ridge", "forehead_slope")
+"""Side traits that shape the face."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +130,24 @@ class HeadTraits:
 
     front: FrontTraits = FrontTraits()
     side: SideTraits = SideTraits()
+    front_relief: float = 1.0
+    """Times as strong as real people's that the front's measures of shape show: above 1 is a caricature."""
+    side_relief: float = 1.0
+    """The same for the side's."""
+    even_light: bool = False
+    """Light and shadow fall on the face as on one with the average profile, so that a frontal picture does not tell the
+    profile by its shading."""
 
 
 def sample_traits(seed: int) -> HeadTraits:
-    """A random person; the same one for the same seed on every machine."""
+    """A random person; the same one for the same seed on every machine.
+
+    Traits marked as not sampled keep their default: people drawn before those traits were there stay who they are.
+    """
     # RandomState's stream is frozen over numpy's versions; one uniform draw for each trait keeps traits apart.
     random = np.random.RandomState(seed)
-    front = {entry.name: _draw(entry, random) for entry in fields(FrontTraits)}
-    side = {entry.name: _draw(entry, random) for entry in fields(SideTraits)}
+    front = {entry.name: _draw(entry, random) for entry in fields(FrontTraits) if entry.metadata["sampled"]}
+    side = {entry.name: _draw(entry, random) for entry in fields(SideTraits) if entry.metadata["sampled"]}
     u = random.uniform(size=8)
     # Real people are not draws from a cube: dark skin goes with dark hair and eyes, beards with strong jaws and brows.
     robust = u[0]
