@@ -3,14 +3,21 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import SlotIDApply
+from .blend_identities import SlotIDBlendIdentities
 from .demo_prompt import SlotIDDemoPrompt
 from .encode import SlotIDEncode
 from .extract_portrait import SlotIDExtractPortrait
 from .find_person import SlotIDFindPerson
 from .folders import register_model_folder
+from .gate_preview import SlotIDGatePreview
+from .identity_score import SlotIDIdentityScore
+from .load_identity import SlotIDLoadIdentity
 from .load_model import SlotIDLoadModel
 from .load_reference_clip import SlotIDLoadReferenceClip
+from .merge_identities import SlotIDMergeIdentities
 from .reference_report import SlotIDReferenceReport
+from .routing_preview import SlotIDRoutingPreview
+from .save_identity import SlotIDSaveIdentity
 
 
 class SlotIDExtension(ComfyExtension):
@@ -27,7 +34,14 @@ class SlotIDExtension(ComfyExtension):
             SlotIDReferenceReport,
             SlotIDExtractPortrait,
             SlotIDEncode,
+            SlotIDSaveIdentity,
+            SlotIDLoadIdentity,
+            SlotIDMergeIdentities,
+            SlotIDBlendIdentities,
+            SlotIDRoutingPreview,
             SlotIDApply,
+            SlotIDGatePreview,
+            SlotIDIdentityScore,
             SlotIDDemoPrompt,
         ]
 

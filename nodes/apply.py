@@ -12,11 +12,13 @@ from .host_wan import apply_identity
 from .node_text import show_text
 from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
 
-_GATES = {
+GATES = {
     "as trained": None,
     "portrait only": GateConfig(start=1.0, end=1.0),
     "clip only": GateConfig(start=0.0, end=0.0),
 }
+"""What the widget *gate* means; ``None`` is the weights' own."""
+
 _log = logging.getLogger("slotid")
 
 
@@ -32,7 +34,7 @@ class SlotIDApply(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A Wan model, before or after LoRA and sampling nodes."),
                 SlotIDModel.Input("slotid_model", tooltip="The same that encoded the identity."),
-                SlotIDIdentity.Input("identity", tooltip="From Encode Slot-ID."),
+                SlotIDIdentity.Input("identity", tooltip="From Encode Slot-ID or Load Identity."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -60,7 +62,7 @@ class SlotIDApply(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "gate",
-                    options=list(_GATES),
+                    options=list(GATES),
                     tooltip="Portrait against clip over the steps. As trained: mostly the portrait in noisy steps, "
                     "mostly the clip in late ones.",
                 ),
@@ -109,7 +111,7 @@ class SlotIDApply(io.ComfyNode):
         lora_strength: float,
         negative: str,
     ) -> io.NodeOutput:
-        injection = Injection(slotid_model.model, identity.embedding, strength, film_strength, _GATES[gate])
+        injection = Injection(slotid_model.model, identity.embedding, strength, film_strength, GATES[gate])
         patched = apply_identity(
             model,
             slotid_model,

@@ -12,9 +12,10 @@ from ..slotid_core.errors import SlotIDError
 from ..slotid_core.identify import Identified, identify
 from ..slotid_core.model import SlotID
 from ..slotid_core.reference import Reference
+from ..slotid_core.routing_view import clip_routing
 from .host_vae import encode_frames
 from .node_text import show_text
-from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel, SlotIDReference
+from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel, SlotIDReference, SlotIDRouting
 
 _log = logging.getLogger("slotid")
 
@@ -40,7 +41,10 @@ class SlotIDEncode(io.ComfyNode):
                     "kept with the identity.",
                 ),
             ],
-            outputs=[SlotIDIdentity.Output("identity", tooltip="The person, for Apply Slot-ID to Wan.")],
+            outputs=[
+                SlotIDIdentity.Output("identity", tooltip="The person, for Apply Slot-ID to Wan."),
+                SlotIDRouting.Output("routing", tooltip="What each slot read of the clip, for Routing Preview."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -66,7 +70,8 @@ class SlotIDEncode(io.ComfyNode):
         )
         text = _describe(slotid_model, identified, clip)
         _log.info("%s", text)
-        return io.NodeOutput(identified.identity, ui=show_text(cls, text))
+        routing = clip_routing(slotid_model, identified, clip[..., :3], reference)
+        return io.NodeOutput(identified.identity, routing, ui=show_text(cls, text))
 
 
 def _on_gpu(model: SlotID) -> SlotID:
@@ -88,6 +93,9 @@ def _describe(weights: SlotIDWeights, identified: Identified, clip: Tensor) -> s
     if coverage is not None:
         lines.append(f"Kept with the identity: {coverage.faces} frames of the clip measured by {coverage.backend}.")
         lines += [f"Missing: {sentence}." for sentence in coverage.missing]
+    face = identified.identity.face
+    if face is not None:
+        lines.append(f"Kept too: the face's embedding by {face.backend}, by which Merge Identities tells people apart.")
     if weights.untrained:
         lines.insert(0, NO_IDENTITY)
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import comfy.ldm.wan.model
 import comfy.lora
+import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -31,6 +32,7 @@ from torch import Tensor
 from ..slotid_core.checkpoint import SlotIDWeights
 from ..slotid_core.errors import SlotIDError
 from ..slotid_core.film import apply_film
+from ..slotid_core.identities import check_weights
 from ..slotid_core.injection import BlockFilm, Injection, condition
 from ..slotid_core.lora import to_tensors
 from ..slotid_core.prefix import missing_slots, place_prefix
@@ -71,11 +73,7 @@ def apply_identity(
             or a LoRA that another Apply node has put on at another strength.
     """
     _check_backbone(model, weights)
-    if identity.weights_hash != weights.sha256:
-        raise SlotIDError(
-            f"The identity was encoded with other Slot-ID weights (got {identity.weights_hash[:12]}, this model is "
-            f"{weights.sha256[:12]}). Connect the same Load Slot-ID Model to both nodes, or encode the clip again."
-        )
+    check_weights(identity, weights)
     if not 0.0 <= start_percent < end_percent <= 1.0:
         raise SlotIDError(f"start is {start_percent} and end is {end_percent}, expected 0 <= start < end <= 1.")
     applied = Applied(injection, weights.sha256, lora_strength, start_percent, end_percent, negative)
@@ -88,6 +86,26 @@ def apply_identity(
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, _APPLIED, _around_sampling)
         patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _APPLIED, _around_backbone)
     return patched
+
+
+def sampler_sigmas(
+    model: ModelPatcher, weights: SlotIDWeights, *, sampler: str, scheduler: str, steps: int, denoise: float
+) -> Tensor:
+    """The noise levels that KSampler takes with this model and its shift, ``[N + 1]``, on the CPU.
+
+    Raises:
+        SlotIDError: not the Wan that the weights are for.
+    """
+    _check_backbone(model, weights)
+    return comfy.samplers.KSampler(
+        model, steps=steps, device=torch.device("cpu"), sampler=sampler, scheduler=scheduler, denoise=denoise
+    ).sigmas
+
+
+def noise_window(model: ModelPatcher, start_percent: float, end_percent: float) -> tuple[float, float]:
+    """The noise levels that start and end mean with this model and its shift."""
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    return float(to_sigma(start_percent)), float(to_sigma(end_percent))
 
 
 def _check_backbone(model: ModelPatcher, weights: SlotIDWeights) -> None:

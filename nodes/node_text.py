@@ -1,6 +1,8 @@
-"""Text on a node in the graph."""
+"""Text and pictures on a node in the graph."""
 
+import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 
 def show_text(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
@@ -14,3 +16,19 @@ def show_text(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
 
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
     return ui.PreviewText(text)
+
+
+class _Picture(ui.PreviewImage):
+    """One preview picture with a text."""
+
+    def __init__(self, image_BHWC: Tensor, text: ui.PreviewText, node: type[io.ComfyNode]):
+        super().__init__(image_BHWC, cls=node)
+        self._text = text
+
+    def as_dict(self) -> dict:
+        return {**super().as_dict(), **self._text.as_dict()}
+
+
+def show_picture(node: type[io.ComfyNode], pixels_HWC: Tensor, text: str) -> ui.PreviewImage:
+    """Show one uint8 picture and write ``text`` on the running node, see :func:`show_text`."""
+    return _Picture(pixels_HWC.unsqueeze(0).to(torch.float32) / 255, show_text(node, text), node)

@@ -13,6 +13,9 @@ SlotIDIdentity = io.Custom("SLOTID_IDENTITY")
 SlotIDReference = io.Custom("SLOTID_REFERENCE")
 """A ``Reference``: frames of a clip and what is known of the person in it."""
 
+SlotIDRouting = io.Custom("SLOTID_ROUTING")
+"""A ``ClipRouting``: what each slot read of a clip, and the clip."""
+
 CATEGORY = "SlotID"
 
 

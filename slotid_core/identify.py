@@ -15,11 +15,11 @@ from .errors import SlotIDError
 from .identity_file import THUMBNAIL_SIDE
 from .latents import shuffle_frames
 from .model import SlotID
-from .reference.analyse import Reference
+from .reference.analyse import Analysis, Reference
 from .reference.crop import resize
 from .reference.stabilise import CropPath, crop_along
 from .safe_file import pixel_hash
-from .types import Identity, Routing
+from .types import FaceEmbedding, Identity, Routing
 
 # Sides of the square clip and of the portrait in pixels that Slot-ID is trained with (paper, 4.1, for the portrait).
 CLIP_SIDE, PORTRAIT_SIDE = 256, 512
@@ -52,7 +52,8 @@ def identify(
         encode_frames: pixels in [0, 1], ``[F, H, W, 3]`` -> *normalised* latents ``[1, C, T, h, w]``.
         clip_FHWC: the square clip, float RGB in [0, 1]; 4n+1 frames, at least 5.
         portrait_HWC: the square portrait, float RGB in [0, 1].
-        reference: that the clip was cut from; the identity will carry its coverage.
+        reference: that the clip was cut from; the identity will carry its coverage, and the person's face embedding
+            where the face backend has one.
 
     Returns:
         On the CPU, in float32, as a file holds it.
@@ -82,8 +83,18 @@ def identify(
         portrait_hash=pixel_hash(portrait_FHWC),
         thumbnail_HWC=(resize(portrait_FHWC, THUMBNAIL_SIDE)[0] * 255).round().to(torch.uint8).cpu(),
         coverage=None if reference is None else reference.analysis.coverage,
+        face=None if reference is None else _face(reference.analysis),
+        frames=frames,
+        backbone=str(weights.model.config.backbone),
     )
     return Identified(identity, encoding.routing)
+
+
+def _face(analysis: Analysis) -> FaceEmbedding | None:
+    embedding_D = analysis.people.persons[analysis.person - 1].embedding_D
+    if embedding_D is None:
+        return None
+    return FaceEmbedding(analysis.backend, torch.from_numpy(embedding_D).to(torch.float32))
 
 
 def _check_reference(reference: Reference, clip_FHWC: Tensor) -> None:

@@ -1,37 +1,55 @@
-"""An identity <-> one ``.safetensors`` file: tokens, global vectors, thumbnail, hashes, coverage."""
+"""An identity <-> one ``.safetensors`` file: tokens, global vectors, thumbnail, hashes, and what is known.
 
+Shape letters: D width of a face embedding; the others are those of ``types.py``.
+"""
+
+import math
 import re
 import reprlib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .errors import SlotIDError
 from .reference.coverage import Coverage
 from .safe_file import SafeFile, write
-from .types import Identity, IdentityEmbedding
+from .types import FaceEmbedding, Identity, IdentityEmbedding
 
 KIND = "identity"
 FORMAT_VERSION = 1
 THUMBNAIL_SIDE = 128
 _HASHES = ("weights_hash", "clip_hash", "portrait_hash")
-# Files without it are as good: older ones, and those of clips that nobody measured.
-_COVERAGE = "coverage"
+# Files without these are as good: older ones, and those of clips that nobody measured. Older versions read over them.
+_COVERAGE, _FACE, _FRAMES, _NOTES = "coverage", "face", "frames", "notes"
+_TEXTS = ("backbone", "origin")
 _MAX_SIDE = 16384
+_MAX_FRAMES, _MAX_TEXT, _MAX_FACE = 1_000_000, 2000, 8192
+_MAX_NOTE, _MAX_NOTES = 1000, 64
+# How far a face embedding's length may be from 1.
+_UNIT = 1e-3
 
 
 def save_identity(path: Path, identity: Identity) -> None:
-    """Write atomically.
+    """Write atomically. The name is not stored: it is the file's.
 
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, or the folder can't be written.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or a note does not fit.
     """
     tensors = {f.name: getattr(identity.embedding, f.name) for f in fields(IdentityEmbedding)}
     tensors["thumbnail_HWC"] = identity.thumbnail_HWC
     info = {name: getattr(identity, name) for name in _HASHES}
     if identity.coverage is not None:
         info[_COVERAGE] = identity.coverage.to_dict()
+    if identity.face is not None:
+        # Among the facts, not the tensors: older versions refuse files with tensors that they do not know.
+        info[_FACE] = {"backend": identity.face.backend, "vector": identity.face.vector_D.tolist()}
+    if identity.frames is not None:
+        info[_FRAMES] = identity.frames
+    if identity.notes:
+        info[_NOTES] = list(check_notes(identity.notes))
+    info |= {name: text for name in _TEXTS if (text := getattr(identity, name))}
     write(path, KIND, FORMAT_VERSION, tensors, info)
 
 
@@ -46,7 +64,13 @@ def load_identity(path: Path) -> Identity:
         for name, value in hashes.items():
             if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
                 raise file.error(f"its {name} is {reprlib.repr(value)}, expected 64 hexadecimal digits")
-        coverage = _read_coverage(file)
+        facts = {
+            "coverage": _read_coverage(file),
+            "face": _read_face(file),
+            "frames": _read_frames(file),
+            "notes": _read_notes(file),
+            **{name: _read_text(file, name) for name in _TEXTS},
+        }
         shapes = file.shapes()
         expected = {}
         for name, ndim in _NDIM.items():
@@ -57,7 +81,24 @@ def load_identity(path: Path) -> Identity:
         _check_agreement(file, shapes)
         tensors = file.read(expected)
     thumbnail_HWC = tensors.pop("thumbnail_HWC")
-    return Identity(IdentityEmbedding(**tensors), thumbnail_HWC=thumbnail_HWC, coverage=coverage, **hashes)
+    return Identity(IdentityEmbedding(**tensors), thumbnail_HWC=thumbnail_HWC, name=path.name, **hashes, **facts)
+
+
+def check_notes(notes: tuple[str, ...]) -> tuple[str, ...]:
+    """The notes as they are.
+
+    Raises:
+        SlotIDError: too many, or one that is empty, too long or holds control characters other than line breaks.
+    """
+    if len(notes) > _MAX_NOTES:
+        raise SlotIDError(f"There are {len(notes)} notes, at most {_MAX_NOTES} are kept.")
+    for note in notes:
+        if not (isinstance(note, str) and 0 < len(note) <= _MAX_NOTE and note.replace("\n", "").isprintable()):
+            raise SlotIDError(
+                f"The note is {reprlib.repr(note)}, expected a text of 1 to {_MAX_NOTE} letters without control "
+                "characters."
+            )
+    return notes
 
 
 _NDIM = {
@@ -76,6 +117,51 @@ def _read_coverage(file: SafeFile) -> Coverage | None:
         return Coverage.from_dict(file.info[_COVERAGE])
     except SlotIDError as error:
         raise file.error(f"its coverage is not valid: {error}") from error
+
+
+def _read_face(file: SafeFile) -> FaceEmbedding | None:
+    if _FACE not in file.info:
+        return None
+    face = file.info[_FACE]
+    if not isinstance(face, dict) or face.keys() != {"backend", "vector"}:
+        raise file.error(f"its face is {reprlib.repr(face)}, expected a backend and a vector")
+    backend, vector = face["backend"], face["vector"]
+    if not _is_text(backend):
+        raise file.error(f"its face's backend is {reprlib.repr(backend)}, expected a short text")
+    numbers = isinstance(vector, list) and 2 <= len(vector) <= _MAX_FACE and all(type(x) is float for x in vector)
+    if not (numbers and abs(math.hypot(*vector) - 1) < _UNIT):  # NaN is not near 1
+        raise file.error(
+            f"its face's vector is {reprlib.repr(vector)}, expected 2 to {_MAX_FACE} numbers of length 1 together"
+        )
+    return FaceEmbedding(backend, torch.tensor(vector, dtype=torch.float32))
+
+
+def _read_frames(file: SafeFile) -> int | None:
+    frames = file.info.get(_FRAMES, 1)
+    if type(frames) is not int or not 1 <= frames <= _MAX_FRAMES:
+        raise file.error(f"its frames is {reprlib.repr(frames)}, expected a whole number from 1 to {_MAX_FRAMES}")
+    return frames if _FRAMES in file.info else None
+
+
+def _read_notes(file: SafeFile) -> tuple[str, ...]:
+    notes = file.info.get(_NOTES, [])
+    if not isinstance(notes, list):
+        raise file.error(f"its notes are {reprlib.repr(notes)}, expected a list of texts")
+    try:
+        return check_notes(tuple(notes))
+    except SlotIDError as error:
+        raise file.error(f"its notes are not valid: {error}") from error
+
+
+def _read_text(file: SafeFile, name: str) -> str:
+    text = file.info.get(name, "")
+    if name in file.info and not _is_text(text):
+        raise file.error(f"its {name} is {reprlib.repr(text)}, expected a text of one line")
+    return text
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and value.isprintable()
 
 
 def _check_agreement(file: SafeFile, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -1,7 +1,8 @@
 """The named values that flow through Slot-ID.
 
 Shape letters: B batch, S slots, K image-anchor tokens, E text-token width, G global-vector width,
-T H W the token grid (or height and width of a picture), C colour channels.
+T H W the token grid (or height and width of a picture), C colour channels,
+D width of a face embedding.
 """
 
 from __future__ import annotations
@@ -77,6 +78,16 @@ class Encoding:
 
 
 @dataclass(frozen=True)
+class FaceEmbedding:
+    """What a face backend tells a person by. Vectors of one backend compare, those of two do not."""
+
+    backend: str
+    """Name of the :class:`FaceBackend`, with its model pack where it has several."""
+    vector_D: Tensor
+    """Typical of the clip's faces; float32, a unit vector."""
+
+
+@dataclass(frozen=True)
 class Identity:
     """A person, encoded: the embedding of one identity (B = 1) and where it came from."""
 
@@ -84,10 +95,22 @@ class Identity:
     weights_hash: str
     """SHA-256 of the Slot-ID weights that encoded it; tokens of other weights mean nothing to a backbone."""
     clip_hash: str
-    """SHA-256 of the reference clip's pixels."""
+    """SHA-256 of the reference clip's pixels; of a merge or blend, of its parts' hashes and shares."""
     portrait_hash: str
-    """SHA-256 of the portrait's pixels."""
+    """SHA-256 of the portrait's pixels; of a merge or blend, of its parts' hashes and shares."""
     thumbnail_HWC: Tensor
     """A small picture of the portrait, uint8 RGB."""
     coverage: Coverage | None = None
     """What the reference clip shows of the person and what it lacks; ``None`` where nothing was measured."""
+    face: FaceEmbedding | None = None
+    """Whose face it is; ``None`` where no backend with embeddings has looked, and of a blend."""
+    frames: int | None = None
+    """How many clip frames were read, over all parts; ``None`` in older files."""
+    backbone: str = ""
+    """In words, what the weights are for; empty in older files."""
+    origin: str = ""
+    """In words, what it was merged or blended from; empty where a clip was encoded."""
+    notes: tuple[str, ...] = ()
+    """What people wrote into the file, such as who agreed to its use."""
+    name: str = ""
+    """Of the file that it was read from, for messages; not stored."""

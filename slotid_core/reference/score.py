@@ -104,6 +104,11 @@ class IdentityScore:
         """The frames with a face, the least like the person first."""
         return sorted(_found(self.frames), key=lambda frame: frame.similarity)
 
+    @property
+    def nearer_floor(self) -> list[int]:
+        """Indices of the frames that are nearer to the floor than to the ceiling, which a mean may hide."""
+        return [f.index for f in _found(self.frames) if f.similarity < (self.floor + self.ceiling) / 2]
+
     def by_yaw(self) -> list[Bin]:
         """Where the head points, :data:`YAW_BINS`."""
         return self._bins(YAW_BINS, _yaw_bin)
@@ -142,6 +147,9 @@ class IdentityScore:
         ]
         if lost:
             lines.append(f"NO FACE FOUND in {len(lost)} frames, which are in no mean: {_say_indices(lost)}.")
+        if self.nearer_floor:
+            indices = _say_indices(self.nearer_floor)
+            lines.append(f"Nearer to another person in {len(self.nearer_floor)} frames: {indices}.")
         several = [frame.index for frame in self.frames if frame.faces > 1]
         if several:
             lines.append(f"Several faces in {len(several)} frames: the one most like the person counts.")
@@ -159,6 +167,7 @@ class IdentityScore:
             "frames": len(self.frames),
             "frames_with_face": len(_found(self.frames)),
             "frames_without_face": self.without_face,
+            "frames_nearer_floor": self.nearer_floor,
             "held_out_frames": len(_found(self.held_out)),
             "other_frames": len(_found(self.others)),
             "by_yaw": [vars(part) for part in self.by_yaw()],

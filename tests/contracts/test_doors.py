@@ -32,7 +32,11 @@ RELATIVE = {"core": {"slotid_core"}, "nodes": {"slotid_core", "nodes"}, "trainin
 LAZY = [("core nodes", HEAVY)]
 
 # Everything that the core may import besides itself and the standard library, and where.
-CORE_MAY = [("slotid_core/", "torch|numpy|safetensors|flash_attn"), ("slotid_core/reference/", HEAVY)]
+CORE_MAY = [
+    ("slotid_core/", "torch|numpy|safetensors|flash_attn"),
+    ("slotid_core/figure.py", "matplotlib"),
+    ("slotid_core/reference/", HEAVY),
+]
 
 # (the one file, names or attributes or strings that occur in no other file of any room)
 SEAMS = [("nodes/host_wan.py", "transformer_options|ModelPatcher")]

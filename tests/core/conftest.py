@@ -1,6 +1,7 @@
 """Models small enough to test with (real classes, few channels, outputs that are not zero), and their files."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from slotid_core.errors import SlotIDError
 from slotid_core.identity_file import load_identity, save_identity
 from slotid_core.model import SlotID
 from slotid_core.reference.coverage import Coverage
-from slotid_core.types import Identity, IdentityEmbedding
+from slotid_core.types import FaceEmbedding, Identity, IdentityEmbedding
 
 SMALL = SlotIDConfig(
     backbone=BackboneConfig(dim=16, blocks=4, latent_channels=4, text_dim=24),
@@ -144,9 +145,11 @@ def file_kinds() -> dict[str, tuple[Callable, Callable]]:
 
 @pytest.fixture
 def good(tmp_path, file_kinds, make_weights, make_identity) -> dict[str, Path]:
-    """A good file of each kind."""
+    """A good file of each kind, with everything that it may hold."""
     paths = {}
-    for kind, value in (("weights", make_weights(film={"rank": 1})), ("identity", make_identity())):
+    facts = {"frames": 33, "backbone": "Wan of a test", "origin": "Merged from x", "notes": ("agreed\nin writing",)}
+    identity = replace(make_identity(), face=FaceEmbedding("dlib", torch.tensor([0.6, 0.8])), **facts)
+    for kind, value in (("weights", make_weights(film={"rank": 1})), ("identity", identity)):
         paths[kind] = tmp_path / f"good {kind}.safetensors"
         file_kinds[kind][1](paths[kind], value)
     return paths

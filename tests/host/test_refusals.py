@@ -52,7 +52,7 @@ def test_the_autoregressive_wan(comfy, apply, people, core):
 def test_an_identity_of_other_weights(wan, apply, people, core):
     from dataclasses import replace
 
-    with pytest.raises(core.errors.SlotIDError, match="other Slot-ID weights .got 000000000000"):
+    with pytest.raises(core.errors.SlotIDError, match="other Slot-ID weights: got 000000000000"):
         apply(wan, replace(people[0], weights_hash="0" * 64))
 
 

@@ -21,7 +21,7 @@ def nodes(pack) -> dict:
 def run(nodes):
     """``run(id, **inputs)`` executes a node; what is not given is the widget's default."""
 
-    def function(name: str, **inputs):
+    def function(name: str, /, **inputs):
         node = nodes[name].PREPARE_CLASS_CLONE(None)
         schema = node.GET_SCHEMA()
         defaults = {slot.id: _default(slot) for slot in schema.inputs if not slot.optional}

@@ -87,10 +87,14 @@ def test_the_coverage_is_kept_with_the_identity(encode, loaded, core, tmp_path):
     assert (coverage.backend, coverage.first_frame, coverage.frames) == ("dlib", 0, FRAMES) and coverage.missing
     for sentence in coverage.missing:
         assert f"Missing: {sentence}." in encoded.ui["text"][0]
+    face = encoded.identity.face
+    assert face.backend == "dlib" and "the face's embedding by dlib" in encoded.ui["text"][0]
+    assert face.vector_D.tolist() == loaded.reference.analysis.people.persons[0].embedding_D.astype("float32").tolist()
+    assert encoded.identity.frames == FRAMES and encoded.identity.backbone.startswith("Wan with width 256")
     core.identity_file.save_identity(tmp_path / "someone.safetensors", encoded.identity)
     assert core.identity_file.load_identity(tmp_path / "someone.safetensors").coverage == coverage
     plain = encode(reference=None)
-    assert plain.identity.coverage is None and "Missing" not in plain.ui["text"][0]
+    assert plain.identity.coverage is None and plain.identity.face is None and "Missing" not in plain.ui["text"][0]
 
 
 def test_a_reference_has_to_be_the_clips_own(encode, run, loaded, core, folders):
