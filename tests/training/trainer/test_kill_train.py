@@ -33,7 +33,7 @@ def campaign(settings, folder: Path, *, steps: int, kills: int) -> dict:
 
 @pytest.mark.skipif(os.name == "nt", reason="forks, which Windows can't")
 def test_twenty_kills_change_no_byte(drawn_cache, tmp_path):
-    campaign(drawn_cache, tmp_path, steps=60, kills=20)
+    campaign(drawn_cache, tmp_path, steps=30, kills=20)
 
 
 @pytest.mark.full
