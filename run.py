@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Slot-ID from a fresh clone: makes .venv beside this file, installs into it, and runs there.
+"""Slot-ID from a fresh clone: makes .venv beside this file, installs into it, and runs there. Standard library only.
 
-Standard library only. The syntax is held to what Python 3.6 parses, so that an older Python gets a sentence
-instead of a SyntaxError; everything after that sentence may use Python 3.10.
+The syntax is held to what Python 3.6 parses, so that an older Python gets a sentence instead of a SyntaxError.
 """
 
 import hashlib
@@ -48,9 +47,9 @@ LOG = VENV / "slotid-install.log"
 NO_HOST = "needs a ComfyUI checkout: set COMFYUI_PATH or place one at ~/comfy/ComfyUI"
 
 # `python -m pytest` would put the repository first on sys.path, where nodes/ hides ComfyUI's own nodes.py.
-PYTEST_START = (
-    "import sys; sys.path[:] = [entry for entry in sys.path if entry]; import pytest; sys.exit(pytest.main())"
-)
+PYTEST_START = "import sys; sys.path[:] = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main())"
+# Without arguments a process for each core, up to four; with some it is one, so that -x, -s and --pdb work as ever.
+WHOLE_SUITE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 
 
 class SetupError(Exception):
@@ -104,8 +103,7 @@ def install_plan(command, host):
     files = [ROOT / training, ROOT / "pyproject.toml"]
     arguments = ["-r", str(training), "-e", ".[test]" if command == "test" else "."]
     if command == "test" and host is not None:
-        # torchaudio, which ComfyUI needs, has no release after 2.11: that one is built for CUDA 13.0, refuses at
-        # import a torch that is built for another, and does not tell pip so. torch 2.15 is built for 13.2.
+        # torchaudio 2.11, the last release, refuses at import a torch built for a CUDA other than 13.0: that is 2.15.
         arguments += ["torch<2.15", "-r", str(host / "requirements.txt")]
         files.append(host / "requirements.txt")
     return arguments, files
@@ -343,7 +341,9 @@ def main(argv):
     for name in ("COMFYUI_PATH", "SLOTID_SHARED"):
         if os.environ.get(name):  # pytest starts in another folder than the person did
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
-    return hand_over([python, "-c", PYTEST_START, *arguments], ROOT)
+    if not arguments:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return hand_over([python, "-c", PYTEST_START, *(arguments or WHOLE_SUITE)], ROOT)
 
 
 if __name__ == "__main__":

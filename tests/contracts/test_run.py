@@ -277,6 +277,17 @@ def test_tests_start_in_the_repository_with_the_persons_paths(slotid_run, checko
     assert slotid_run.os.environ["COMFYUI_PATH"] == str(host)
 
 
+def test_the_whole_suite_is_shared_out_over_the_cores(slotid_run, checkout, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the person's own choice stays
+    monkeypatch.setattr(slotid_run, "prepare", lambda command, host: Path("python"))
+    calls = []
+    monkeypatch.setattr(slotid_run, "hand_over", lambda command, cwd: calls.append((command, cwd)) or 0)
+    assert slotid_run.main(["test"]) == 0
+    ((command, _),) = calls
+    assert command[3:] == slotid_run.WHOLE_SUITE and "-n" in command
+    assert slotid_run.os.environ["OMP_NUM_THREADS"] == "3"
+
+
 def test_starting_pytest_leaves_the_repository_off_the_path(slotid_run, repo_root):
     code = slotid_run.PYTEST_START.split("import pytest")[0] + "import json; print(json.dumps(sys.path))"
     command = [sys.executable, "-c", code]
