@@ -33,6 +33,8 @@ class HeadPortrait:
     """``[size, size, 3]`` float in [0, 1]."""
     frame_index: int
     """Frame of the analysed clip."""
+    face: Face
+    """As it was found there: without a pose, nothing is known of where it looks."""
     score: PortraitScore
     background: str
     """What became of it, in words."""
@@ -91,18 +93,23 @@ def head_portraits(
         image_HWC, said = _portrait(frames_FHWC[report.index], report.face, background, mask_HW)
         resized_HWC = resize(image_HWC.unsqueeze(0), size)[0]
         portraits.append(
-            HeadPortrait(image_HWC=resized_HWC, frame_index=report.index, score=report.score, background=said)
+            HeadPortrait(
+                image_HWC=resized_HWC, frame_index=report.index, face=report.face, score=report.score, background=said
+            )
         )
     return portraits
 
 
 def describe_portraits(portraits: Sequence[HeadPortrait]) -> str:
-    """A line a portrait, for people."""
+    """A line a portrait, for people; what the face backend can't tell is left out."""
     return "\n".join(
-        f"Frame {p.frame_index}: score {p.score.total:.2f} (sharp {p.score.sharp:.2f}, frontal {p.score.frontal:.2f}, "
-        f"neutral {p.score.neutral:.2f}); {p.background}."
-        for p in portraits
+        f"Frame {p.frame_index}: score {p.score.total:.2f} ({_parts(p)}); {p.background}." for p in portraits
     )
+
+
+def _parts(portrait: HeadPortrait) -> str:
+    known = {"sharp": True, "frontal": portrait.face.pose is not None, "neutral": portrait.face.expression is not None}
+    return ", ".join(f"{name} {getattr(portrait.score, name):.2f}" for name, is_known in known.items() if is_known)
 
 
 def _portrait(frame_HWC: Tensor, face: Face, background: str, mask_HW: Tensor | None) -> tuple[Tensor, str]:

@@ -1,5 +1,6 @@
 """Head and shoulders on white: what is cut, what is white, which candidates, and what is refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from slotid_core.errors import SlotIDError
 from slotid_core.reference.analyse import FrameReport
 from slotid_core.reference.faces.face import Face, Pose
-from slotid_core.reference.head_portrait import head_portraits
+from slotid_core.reference.head_portrait import describe_portraits, head_portraits
 from slotid_core.reference.measures import measure_face, score_portraits
 
 HEIGHT, WIDTH = 240, 320
@@ -138,3 +139,11 @@ def test_diverse_portraits_are_distinct_and_begin_with_the_best():
 def test_what_does_not_fit_is_refused(asked, said):
     with pytest.raises(SlotIDError, match=said):
         head_portraits(*_clip(CENTRE, CENTRE), background="keep", **asked)
+
+
+def test_what_was_not_measured_is_not_told():
+    (portrait,) = head_portraits(*_clip((160, 110, 60)))
+    turned = replace(portrait.face, pose=Pose(yaw=1.0, pitch=0.0, roll=0.0), expression=None)
+    assert "frontal" in describe_portraits([replace(portrait, face=turned)])
+    unknown = describe_portraits([replace(portrait, face=replace(turned, pose=None))])
+    assert "sharp" in unknown and "frontal" not in unknown and "neutral" not in unknown
