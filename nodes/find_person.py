@@ -19,7 +19,7 @@ from ..slotid_core.reference import (
     people_sheet,
 )
 from .node_text import show_text
-from .sockets import CATEGORY, SlotIDReference
+from .sockets import CATEGORY, SlotIDReference, download_input
 
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 """What ComfyUI's own MediaPipe Face Landmarker gives."""
@@ -52,13 +52,7 @@ def person_inputs(backends: list[str], tooltip: str) -> list[io.Input]:
             advanced=True,
             tooltip="Side of the square clip as a multiple of the face: room for hair and shoulders.",
         ),
-        io.Boolean.Input(
-            "download",
-            default=False,
-            advanced=True,
-            tooltip="Let InsightFace fetch its model pack if it is missing. Its weights are for non-commercial "
-            "research only. Nothing is fetched unless this is on.",
-        ),
+        download_input(),
     ]
 
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..slotid_core.reference import Reference, choose_backend, score_identity, score_plot, score_sheet
-from .sockets import CATEGORY, SlotIDReference
+from .sockets import CATEGORY, SlotIDReference, download_input
 
 
 class SlotIDIdentityScore(io.ComfyNode):
@@ -55,13 +55,7 @@ class SlotIDIdentityScore(io.ComfyNode):
                     advanced=True,
                     tooltip="Look at every so-manieth frame only. A frame takes some 0.1 to 0.3 s with dlib.",
                 ),
-                io.Boolean.Input(
-                    "download",
-                    default=False,
-                    advanced=True,
-                    tooltip="Let InsightFace fetch its model pack if it is missing. Its weights are for non-commercial "
-                    "research only. Nothing is fetched unless this is on.",
-                ),
+                download_input(),
             ],
             outputs=[
                 io.Float.Output(

@@ -36,3 +36,14 @@ def box_inputs(purpose: str) -> list[io.Input]:
 def box_from(x: int, y: int, width: int, height: int) -> Box | None:
     """The box that the four widgets describe; ``None`` when width and height are both 0."""
     return Box(x, y, width, height) if width or height else None
+
+
+def download_input() -> io.Boolean.Input:
+    """Whether a face backend may fetch its models."""
+    return io.Boolean.Input(
+        "download",
+        default=False,
+        advanced=True,
+        tooltip="Let InsightFace fetch its model pack if it is missing. Its weights are for non-commercial "
+        "research only. Nothing is fetched unless this is on.",
+    )
