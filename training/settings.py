@@ -78,8 +78,9 @@ class AugmentSettings(Part):
 
 
 class DataSettings(Part):
-    layout: Literal["consisid", "folder", "generated"]
-    """``consisid``: ConsisID-preview's tree; ``folder``: videos with captions beside them; ``generated``: made here."""
+    layout: Literal["consisid", "folder", "generated", "world"]
+    """``consisid``: ConsisID-preview's tree; ``folder``: videos with captions beside them; ``generated``: made here;
+    ``world``: drawn by ``training/world/pictures.py``."""
     source: Path | None = None
     """The dataset's folder; not given for ``generated``."""
     cache: Path
@@ -131,7 +132,9 @@ class DataSettings(Part):
     @model_validator(mode="after")
     def _source(self) -> DataSettings:
         if (self.layout == "generated") != (self.source is None):
-            _fail("data.source: expected a folder for layout consisid or folder, and none for generated")
+            _fail("data.source: expected a folder for every layout but generated, which takes none")
+        if self.layout == "world" and self.augment.variants != 1:
+            _fail("data.augment.variants: expected 1 for layout world, whose clips differ as they are")
         return self
 
 
