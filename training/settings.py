@@ -28,7 +28,8 @@ class RunSettings(Part):
     folder: Path
     """Where the run puts everything: settings, checkpoints, logs, samples, weights."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Of the initial weights, the order of the data, noise, noise levels and every dropout."""
+    """Of the initial weights, the order of the data, noise, noise levels and every dropout; ``data.seed`` shapes the
+    cache, so that runs of several seeds share one."""
 
 
 class ModelSettings(Part):
@@ -83,6 +84,8 @@ class DataSettings(Part):
     ``world``: drawn by ``training/world/pictures.py``."""
     source: Path | None = None
     """The dataset's folder; not given for ``generated``."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Of who is held out, of how references are changed, and of people that are rendered here."""
     cache: Path
     """Where ``prepare.py`` puts latents, text tokens, rejects and the summary."""
     sizes: list[tuple[int, int]] = [(480, 720)]

@@ -290,7 +290,7 @@ def _target(bench: Bench, frames_FHWC: Tensor, windows: Windows, whole: Analysis
 
 def _reference(bench: Bench, frames_FHWC: Tensor, analysis: Analysis, clip: str, variant: int) -> Tensor:
     """One version of the square clip, ``[F, side, side, 3]`` float in [0, 1]."""
-    data, seed = bench.settings.data, bench.settings.run.seed
+    data, seed = bench.settings.data, bench.settings.data.seed
     change = draw_change(data.augment, seed=seed, clip=clip, variant=variant)
     path = change_path(analysis.path, change, height=frames_FHWC.shape[1], width=frames_FHWC.shape[2])
     return change_colours(crop_along(frames_FHWC, path, data.reference_side), change)

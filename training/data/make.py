@@ -76,7 +76,7 @@ def make_cache(
     rejects = sorted([*known_rejects, *(r for info in infos.values() for r in info.rejects)], key=lambda r: r.id)
     by_id = {video.id: video for video in videos}
     people = {by_id[clip["id"]].person for info in infos.values() for clip in info.clips}
-    held_out = hold_out(people, settings.data.held_out, settings.run.seed)
+    held_out = hold_out(people, settings.data.held_out, settings.data.seed)
     entries = sorted(
         (
             _entry(clip, by_id[clip["id"]], file, held_out, sha256, dataset_folder(settings))

@@ -25,7 +25,7 @@ def shaping_settings(settings: Settings) -> dict[str, Any]:
         "model.slotid.clip_order": config.clip_order,
         "model.slotid.backbone.text_dim": config.backbone.text_dim,
         "text tokens": most_text_tokens(settings),
-        "run.seed": settings.run.seed,
+        "data.seed": settings.data.seed,
     }
 
 

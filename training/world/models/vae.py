@@ -14,6 +14,8 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +26,26 @@ from torch import Tensor, nn
 
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
 from training.wan_keys import vae_to_original
-from training.world.pictures import read_pictures
+from training.world.models.optimizer import MatrixOptimizer
+from training.world.pictures import SIZE, read_pictures
 
-BASE_DIM = 8
+BASE_DIM = 16
 """Wan's is 96."""
 _NOISE = 0.05
 """Added to latents in training, in units of their spread: neighbouring latents have to decode alike."""
+_FINE_FROM = 0.4
+"""Share of the time after which the residual branches at full and half size learn too, on whole pictures. They take
+most of the arithmetic and give the least."""
 
 
 def new_vae(seed: int) -> AutoencoderKLWan:
-    """Starts as nearly linear: residual branches at zero, time steps halved by averages and doubled by copies.
-
-    From there a few thousand updates are enough.
-    """
+    """Starts as nearly linear: residual branches at zero, time steps halved by averages and doubled by copies."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AutoencoderKLWan(base_dim=BASE_DIM)
         with torch.no_grad():
             for name, module in vae.named_modules():
-                if name.endswith(".conv2"):
+                if name.endswith((".conv2", ".proj")):
                     module.weight.zero_(), module.bias.zero_()
                 elif name.endswith(".time_conv"):
                     _as_copies(module)
@@ -60,14 +63,18 @@ def _as_copies(layer: nn.Module) -> None:
         layer.weight[:into, :, 2, 0, 0] = layer.weight[into:, :, 2, 0, 0] = same
 
 
-def _loss(decoded: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of pixels and of their differences along the picture and in time, where small things live."""
-    error = decoded - wanted
-    total = error.abs().mean()
-    for dim in (2, 3, 4):
-        if wanted.shape[dim] > 1:
-            total = total + error.diff(dim=dim).abs().mean()
-    return total
+@contextmanager
+def _without_fine_branches(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Residual blocks at full and half size are their shortcuts, which they are anyhow while their branches are zero."""
+    down, up = vae.encoder.down_blocks, vae.decoder.up_blocks
+    blocks = [down[0], down[1], down[3], down[4], *up[2].resnets, *up[3].resnets]
+    for block in blocks:
+        block.forward = lambda x, *_, shortcut=block.conv_shortcut, **__: shortcut(x)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
 
 
 def _crops(files: list[Path], random: np.random.RandomState, count: int, frames: int, side: int) -> Tensor:
@@ -81,47 +88,48 @@ def _crops(files: list[Path], random: np.random.RandomState, count: int, frames:
     return torch.stack(crops).float() / 127.5 - 1
 
 
-def train(pictures: Path, out: Path, *, minutes: float, seed: int, resume: Path | None) -> None:
-    """Learn for so many minutes; files that are drawn meanwhile are used as they come."""
-    random = np.random.RandomState(seed)
+def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path | None) -> None:
+    """Learn for so many minutes."""
+    random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
     vae = new_vae(seed).train()
-    if resume is not None:
-        vae.load_state_dict(torch.load(resume))
-    noise = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.97), weight_decay=1e-3)
-    started, step, running = time.monotonic(), 0, None
+    if start is not None:
+        vae.load_state_dict(torch.load(start))
+    files = sorted((pictures / "train").glob("*.safetensors"))
+    optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
-    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        if step % 100 == 0:
-            files = sorted((pictures / "train").glob("*.safetensors"))
-        rate = 2e-3 * min(1, (step + 1) / 50) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * share)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        losses = []
-        whole = share > 0.8  # attention in the middle must see whole pictures once
-        for frames, count in ((1, 4), (9, 2 if whole else 6)):
-            wanted = _crops(files, random, count, frames, 80 if whole else 48)
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = vae.encode(wanted).latent_dist.mean
-                spread = latents.float().std().detach()
-                noisy = latents + _NOISE * spread * torch.randn(latents.shape, generator=noise)
-                decoded = vae.decode(noisy).sample
-            losses.append(_loss(decoded.float(), wanted) + 1e-3 * (latents.float().square().mean() - 1).relu())
-        loss = 0.25 * losses[0] + losses[1]
+    started, step, running = time.monotonic(), 0, None
+
+    def learn(wanted: Tensor, weight: float) -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(wanted).latent_dist.mean
+            spread = latents.detach().float().std()
+            decoded = vae.decode(latents + _NOISE * spread * torch.randn(latents.shape, generator=noise)).sample
+        error = decoded.float() - wanted
+        # Squares bring colours and large shapes in first; absolute errors then keep edges.
+        loss = error.square().mean() + 0.1 * error.abs().mean()
         if not bool(loss.isfinite()):
-            raise FloatingPointError(f"loss {float(loss)} in step {step}")
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        running = float(losses[1]) if running is None else 0.98 * running + 0.02 * float(losses[1])
-        if step % 20 == 0:
-            log.write(json.dumps({"step": step, "share": round(share, 4), "loss": running}) + "\n")
+            raise FloatingPointError(f"loss {loss.item()} in step {step}")
+        (weight * loss).backward()
+        return error.detach().square().mean().item() / 4
+
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        fine = share > _FINE_FROM or start is not None
+        with nullcontext() if fine else _without_fine_branches(vae):
+            side = SIZE if fine else 48
+            learn(_crops(files, random, 2, 1, side), 0.2)
+            found = learn(_crops(files, random, 2 if fine else 6, 9, side), 1.0)
+        optimizer.step(min(1, (step + 1) / 20) * (0.02 + 0.98 * (1 - share)))
+        running = found if running is None else 0.97 * running + 0.03 * found
+        if step % 25 == 0:
+            seconds = round(time.monotonic() - started)
+            log.write(json.dumps({"step": step, "seconds": seconds, "psnr": round(-10 * math.log10(running), 2)}) + "\n")
             log.flush()
+        if step % 250 == 249:
+            torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
         step += 1
     torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
     fold(vae, files[:100])
-    facts = {"steps": step, "minutes": minutes, "seed": seed, "base_dim": BASE_DIM, "loss": running}
+    facts = {"steps": step, "minutes": minutes, "seed": seed, "base_dim": BASE_DIM, "psnr": -10 * math.log10(running)}
     write(vae, out, facts)
 
 
@@ -158,9 +166,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="a .raw.pt to start from")
+    parser.add_argument("--start", type=Path, help="a .raw.pt of an earlier run to go on from")
     args = parser.parse_args()
-    train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, resume=args.resume)
+    train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, start=args.start)
 
 
 if __name__ == "__main__":
