@@ -12,8 +12,6 @@ Whatever is there is kept: one command goes on where the last one ended, and add
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from slotid_core.errors import SlotIDError
 from training.world.experiment.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
+PREPARE = ROOT / "training" / "prepare.py"
 CONFIG = ROOT / "training" / "configs" / "world.yaml"
 RESULTS = ROOT / "docs" / "results" / "world"
 
@@ -31,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
     try:
+        args.folder, args.results = args.folder.resolve(), args.results.resolve()
         if not args.report:
             run(args)
         if args.results.is_dir():
@@ -46,12 +46,12 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--folder", type=Path, default=Path("outputs/world"), help="pictures, models, runs (%(default)s)")
+    add("--folder", type=Path, default=ROOT / "outputs" / "world", help="pictures, models, runs (outputs/world)")
     add("--results", type=Path, default=RESULTS, help="where figures go, a JSON for each variant and seed")
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", type=int, nargs="+", help="of the training; left out: as many as the variant is asked for")
     add("--people", type=int, default=1300, help="to train on (%(default)s)")
-    add("--metric-people", type=int, default=1000, help="to train the probe on, a hundred of them to test it")
+    add("--metric-people", type=int, default=1000, help="for the probe: a tenth, at least two, to test it, the others to train it")
     add("--held-out", type=int, default=200, help="to report on (%(default)s)")
     add("--identity-seed", type=int, default=0, help="another number reports on other people")
     add("--vae-minutes", type=float, default=45)
@@ -74,9 +74,20 @@ def run(args: argparse.Namespace) -> None:
     ):
         draw_missing(pictures, list(people(split, count, world)), processes=2)
     models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
-    _make(models["vae"], "vae", pictures, "--minutes", args.vae_minutes)
-    _make(models["backbone"], "backbone", pictures, models["vae"], "--minutes", args.backbone_minutes)
-    _make(models["probe"], "probe", pictures, models["vae"], "--minutes", args.probe_minutes)
+    shared = [
+        f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
+        f"model.transformer={models['backbone']}", *args.set,
+    ]  # fmt: skip
+    _make(models["vae"], "-m", "training.world.models.vae", pictures, models["vae"], "--minutes", args.vae_minutes)
+    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, "--workers", 2)
+    _make(
+        models["backbone"], "-m", "training.world.models.backbone", CONFIG, models["backbone"], *shared,
+        "--minutes", args.backbone_minutes,
+    )  # fmt: skip
+    _make(
+        models["probe"], "-m", "training.world.models.probe", pictures, models["vae"], models["probe"],
+        "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10),
+    )  # fmt: skip
 
     from training.world.experiment.results import Bench
 
@@ -89,25 +100,21 @@ def run(args: argparse.Namespace) -> None:
             if result.is_file():
                 continue
             folder = args.folder / "runs" / f"{name}-{seed}"
-            cache = args.folder / (f"cache-{name}" if variant.own_cache else "cache")
-            command = [
-                str(CONFIG), *variant.changes, f"run.folder={folder}", f"run.seed={seed}", f"data.cache={cache}",
-                f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
-                f"model.transformer={models['backbone']}", *args.set,
-            ]  # fmt: skip
+            changes = [*variant.changes, f"run.seed={seed}", *args.set]
+            settings = [CONFIG, *shared, *changes, f"run.folder={folder}"]
+            if variant.own_cache:
+                settings.append(f"data.cache={args.folder / f'cache-{name}'}")
             weights = folder / "weights" / "slotid.safetensors"
             if not weights.is_file():
-                # The cache's own seed is fixed, so that all seeds of training share it.
-                _python(ROOT / "training" / "prepare.py", *command)
-                _python(ROOT / "training" / "train.py", *command)
-            bench.write_result(result, name, seed, weights, command=_shared(command))
+                _python(PREPARE, *settings, "--workers", 2)
+            _make(weights, ROOT / "training" / "train.py", *settings)
+            bench.write_result(result, name, seed, weights, changes=changes)
 
 
-def _make(out: Path, module: str, *arguments: object) -> None:
-    if not out.is_file():
-        inputs = [argument for argument in arguments if isinstance(argument, Path)]
-        rest = [str(argument) for argument in arguments if not isinstance(argument, Path)]
-        _python("-m", f"training.world.models.{module}", *map(str, inputs), str(out), *rest)
+def _make(file: Path, *command: object) -> None:
+    """Run a command that makes the file, unless it is there."""
+    if not file.is_file():
+        _python(*command)
 
 
 def _python(*arguments: object) -> None:
@@ -121,11 +128,6 @@ def _python(*arguments: object) -> None:
 
 def _world(args: argparse.Namespace) -> str:
     return f"-world{args.identity_seed}" if args.identity_seed else ""
-
-
-def _shared(command: list[str]) -> list[str]:
-    """The command as anybody would give it: without the folders of one machine."""
-    return [part for part in command if not part.startswith(("run.folder", "data.", "model.vae", "model.transformer"))]
 
 
 if __name__ == "__main__":

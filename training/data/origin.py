@@ -19,6 +19,8 @@ def shaping_settings(settings: Settings) -> dict[str, Any]:
     names += ["clips_per_shard", "augment"]
     names += ["generated"] if settings.data.layout == "generated" else []
     shaping = {f"data.{name}": data[name] for name in names}
+    if settings.data.layout == "world":
+        shaping["memory.precision"] = settings.memory.precision
     config = settings.model.slotid_config()
     return {
         **shaping,

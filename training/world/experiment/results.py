@@ -66,7 +66,7 @@ class Bench:
             },
         )
 
-    def write_result(self, path: Path, variant: str, seed: int, weights_file: Path, *, command: list[str]) -> None:
+    def write_result(self, path: Path, variant: str, seed: int, weights_file: Path, *, changes: list[str]) -> None:
         """Videos of everybody with these weights, and what the probe reads from them."""
         started, weights = time.monotonic(), load_weights(weights_file)
         embedding, routing = evaluate.embed(weights, self.people, self.vae)
@@ -76,7 +76,7 @@ class Bench:
             **self._facts(started),
             "variant": variant,
             "seed": seed,
-            "changes": command,
+            "changes": changes,
             "trained_steps": weights.facts["trained_steps"],
             "validation": weights.facts["validation"],
             "weights": weights.sha256,

@@ -1,9 +1,9 @@
 """The world's Wan: a small text-to-video transformer that knows what captions say and nothing of who is who.
 
-    python -m training.world.models.backbone PICTURES VAE.safetensors OUT.safetensors --minutes 45
+    python -m training.world.models.backbone training/configs/world.yaml OUT.safetensors --minutes 60
 
-Written under ComfyUI's names, so that its *Load Diffusion Model* reads it. Trained by flow matching on the latents of the
-train split, without any identity; it stays frozen afterwards.
+Written under ComfyUI's names, so that its *Load Diffusion Model* reads it. Trained by flow matching on the targets of
+the prepared cache, without any identity; it stays frozen afterwards.
 
 Letters: N clips, B rows, C latent channels, T h w latent frames, height, width, L text tokens, E text-token width.
 """
@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from slotid_core.demo_text import LENGTH, embed_prompt
-from training.wan_diffusers import HEAD_WIDTH, encode_frames, load_vae
+from training.data.cache import open_cache
+from training.settings import Settings, load
+from training.wan_diffusers import HEAD_WIDTH
 from training.wan_keys import transformer_to_original
-from training.world.pictures import clip_of_name, read_pictures
+from training.world.models.optimizer import MatrixOptimizer
 
 DIM, BLOCKS, FFN = 256, 6, 1024
 _EMA, _DROP_TEXT = 0.999, 0.1
@@ -44,40 +45,23 @@ def new_backbone(seed: int) -> WanTransformer3DModel:
     return model
 
 
-def encode_split(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple[list[str], Tensor]:
-    """Names and normalised latents ``[N, C, T, h, w]`` of all clips of a split that are drawn, kept in a file."""
-    done = load_file(kept) if kept.is_file() else {}
-    files = sorted((pictures / split).glob("*.safetensors"))
-    missing = [path for path in files if path.stem not in done]
-    vae = load_vae(vae_file)
-    for path in tqdm(missing, desc="encoding", unit="clip"):
-        frames_FHWC = read_pictures(path)["clip"].float() / 255
-        with torch.autocast("cpu", torch.bfloat16):
-            done[path.stem] = encode_frames(vae, frames_FHWC)[0].half()
-    if missing:
-        save_file(done, kept)
-    names = sorted(done)
-    return names, torch.stack([done[name] for name in names]).float()
-
-
-def train(pictures: Path, vae_file: Path, out: Path, *, minutes: float, batch: int, seed: int, resume: bool) -> None:
-    """Learn for so many minutes."""
+def train(settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, resume: bool) -> None:
+    """Learn for so many minutes from the cache of the settings, held-out people left out."""
     random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
-    names, latents_NCThw = encode_split(pictures, "train", vae_file, out.with_suffix(".latents"))
-    prompts = [embed_prompt(clip_of_name(name).caption)[0].bfloat16() for name in names]
+    cache = open_cache(settings)
+    entries = [entry for entry in cache.entries if not entry.held_out]
+    latents_NCThw = torch.stack([cache.load(entry).target_CTHW.float() for entry in tqdm(entries, desc="reading")])
+    prompts = [embed_prompt(entry.caption)[0].bfloat16() for entry in entries]
     model = new_backbone(seed).train()
     raw = out.with_suffix(".raw.pt")
     if resume:
         model.load_state_dict(torch.load(raw))
     averaged = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = MatrixOptimizer(model, matrix_rate=0.02, other_rate=2e-3)
     started, step, running, recent = time.monotonic(), 0, None, []
     log = out.with_suffix(".log").open("a")
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        rate = 1e-3 * min(1, (step + 1) / 100) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        chosen = random.randint(len(names), size=batch)
+        chosen = random.randint(len(entries), size=batch)
         clean = latents_NCThw[chosen]
         context_BLE = torch.stack([prompts[i] for i in chosen])
         context_BLE[torch.from_numpy(random.uniform(size=batch) < _DROP_TEXT)] = 0
@@ -91,9 +75,7 @@ def train(pictures: Path, vae_file: Path, out: Path, *, minutes: float, batch: i
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
         decay = min(_EMA, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
@@ -109,7 +91,7 @@ def train(pictures: Path, vae_file: Path, out: Path, *, minutes: float, batch: i
         if step % 500 == 0:
             torch.save(averaged, raw)
     torch.save(averaged, raw)
-    facts = {"steps": step, "batch": batch, "minutes": minutes, "clips": len(names), "seed": seed, "loss": running}
+    facts = {"steps": step, "batch": batch, "minutes": minutes, "clips": len(entries), "seed": seed, "loss": running}
     write(averaged, out, facts)
 
 
@@ -121,17 +103,16 @@ def write(tensors: dict[str, Tensor], out: Path, facts: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("vae", type=Path)
+    parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left beside OUT")
-    args = parser.parse_args()
-    train(
-        args.pictures, args.vae, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume
-    )
+    args = parser.parse_intermixed_args()
+    settings = load(args.config, args.overrides)
+    train(settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,6 @@ from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
-HELD_BACK = 100
-"""People of the metric split, the first ones, who are for testing the probe and never trained on."""
 _EMBEDDING, _MARGIN, _SCALE = 64, 0.2, 16.0
 
 
@@ -107,7 +105,7 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
     for path in tqdm(missing, desc="round trips", unit="clip"):
         with torch.autocast("cpu", torch.bfloat16):
             frames = decode_latents(vae, encode_frames(vae, read_pictures(path)["clip"].float() / 255).float())
-        done[path.stem] = (frames * 255).round().to(torch.uint8)
+        done[path.stem] = (frames * 255).round().to(torch.uint8).contiguous()
     if missing:
         save_file(done, kept)
     names = sorted(done)
@@ -135,12 +133,14 @@ def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
     return (moved.permute(0, 2, 3, 1) * (1 + 0.1 * (2 * random.uniform() - 1))).clamp(0, 1)
 
 
-def train(pictures: Path, vae_file: Path, out: Path, *, minutes: float, batch: int, seed: int) -> None:
-    """Learn for so many minutes, then say how well it reads people who were held back."""
+def train(
+    pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int
+) -> None:  # fmt: skip
+    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are never trained on."""
     names, clips = round_trips(pictures, "metric", vae_file, out.with_suffix(".trips"))
     known = [clip_of_name(name) for name in names]
-    held = [i for i, clip in enumerate(known) if clip.index < HELD_BACK]
-    used = [i for i, clip in enumerate(known) if clip.index >= HELD_BACK]
+    held = [i for i, clip in enumerate(known) if clip.index < held_back]
+    used = [i for i, clip in enumerate(known) if clip.index >= held_back]
     traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
     said = [labels(clip.scenario) for clip in known]
     people = {person: p for p, person in enumerate(sorted({known[i].person for i in used}))}
@@ -268,10 +268,13 @@ def main() -> None:
     parser.add_argument("vae", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()
-    train(args.pictures, args.vae, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed)
+    train(
+        args.pictures, args.vae, args.out, minutes=args.minutes, held_back=args.held_back, batch=args.batch, seed=args.seed
+    )
 
 
 if __name__ == "__main__":

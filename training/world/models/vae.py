@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
 from training.wan_keys import vae_to_original
 from training.world.models.optimizer import MatrixOptimizer
-from training.world.pictures import SIZE, read_pictures
+from training.world.pictures import FRAMES, SIZE, read_pictures
 
 BASE_DIM = 16
 """Wan's is 96."""
@@ -117,8 +117,9 @@ def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path |
         with nullcontext() if fine else _without_fine_branches(vae):
             side = SIZE if fine else 48
             learn(_crops(files, random, 2, 1, side), 0.2)
-            found = learn(_crops(files, random, 2 if fine else 6, 9, side), 1.0)
-        optimizer.step(min(1, (step + 1) / 20) * (0.02 + 0.98 * (1 - share)))
+            # Colours drift beyond the length that was learned from, so the end sees whole clips.
+            found = learn(_crops(files, random, 1, FRAMES, side) if fine else _crops(files, random, 6, 9, side), 1.0)
+        optimizer.step(min(1, (step + 1) / 20) * (0.02 + (0.98 if start is None else 0.5) * (1 - share)))
         running = found if running is None else 0.97 * running + 0.03 * found
         if step % 25 == 0:
             seconds = round(time.monotonic() - started)
