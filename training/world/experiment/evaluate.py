@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,9 +23,8 @@ from slotid_core.checkpoint import SlotIDWeights
 from slotid_core.demo_text import embed_prompt
 from slotid_core.injection import Injection
 from slotid_core.latents import shuffle_frames
-from slotid_core.lora import LoraWeights
 from slotid_core.types import IdentityEmbedding, Routing
-from training.generate import GenerateConfig, generate
+from training.generate import GenerateConfig, Velocity, generate
 from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel, decode_latents, encode_frames
 from training.wan_injection import inject
 from training.world.models.probe import Measured, Probe, measure, traits_of
@@ -81,11 +82,13 @@ def load_people(folder: Path, vae: AutoencoderKLWan, *, count: int, world: int) 
 
 
 def _encode(vae: AutoencoderKLWan, frames_FHW3: Tensor) -> Tensor:
-    return encode_frames(vae, frames_FHW3.float() / 255)[0].cpu()
+    with _half():
+        return encode_frames(vae, frames_FHW3.float() / 255)[0].cpu()
 
 
 def _decode(vae: AutoencoderKLWan, latents_CThw: Tensor) -> Tensor:
-    return (decode_latents(vae, latents_CThw[None]) * 255).round().to(torch.uint8)
+    with _half():
+        return (decode_latents(vae, latents_CThw[None].float()) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
@@ -120,18 +123,34 @@ def make_videos(
         config = GenerateConfig(
             width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=guidance, seed=start
         )
-        injections = [] if weights is None else [Injection(weights.model, _rows(embedding, rows))]
-        lora = LoraWeights({}) if weights is None else weights.lora
-        with inject(transformer, injections, lora) as injected, torch.autocast("cpu", torch.bfloat16):
-
-            def velocity(latents_BCThw: Tensor, sigma_B: Tensor, text_BLE: Tensor, wanted_B: Tensor, patched=injected):
-                return patched(latents_BCThw, sigma_B, text_BLE, wanted_B).float()
-
+        with ExitStack() as stack:
+            if weights is None:
+                patched = partial(_plain_velocity, transformer)
+            else:
+                injection = Injection(weights.model, _rows(embedding, rows))
+                patched = stack.enter_context(inject(transformer, [injection], weights.lora))
+            stack.enter_context(_half())
             latents_BCThw = generate(
-                velocity, config, positive_BLE=context_BLE, negative_BLE=torch.zeros_like(context_BLE)
+                partial(_velocity, patched, transformer.dtype), config, positive_BLE=context_BLE, negative_BLE=torch.zeros_like(context_BLE)
             )
         videos += [_decode(vae, latents_CThw) for latents_CThw in latents_BCThw]
     return torch.stack(videos)
+
+
+def _plain_velocity(
+    transformer: WanTransformer3DModel, latents_BCThw: Tensor, sigma_B: Tensor, text_BLE: Tensor, _: Tensor
+) -> Tensor:
+    return transformer(latents_BCThw, 1000 * sigma_B, text_BLE, return_dict=False)[0]
+
+
+def _velocity(patched: Velocity, dtype: torch.dtype, latents_BCThw: Tensor, *others: Tensor) -> Tensor:
+    """In the backbone's numbers, as in training; the sampler adds up in float32."""
+    return patched(latents_BCThw.to(dtype), *others).float()
+
+
+def _half() -> torch.autocast:
+    """As the backbone and the VAE were trained; four times as fast on a CPU."""
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 def _rows(embedding: IdentityEmbedding, rows: range) -> IdentityEmbedding:

@@ -37,7 +37,7 @@ class Bench:
 
     @cached_property
     def transformer(self):
-        return load_transformer(self._models["backbone"])
+        return load_transformer(self._models["backbone"], torch.bfloat16)
 
     @cached_property
     def probe(self):
