@@ -9,6 +9,7 @@ from .encode import SlotIDEncode
 from .extract_portrait import SlotIDExtractPortrait
 from .find_person import SlotIDFindPerson
 from .folders import register_model_folder
+from .gate import SlotIDGate
 from .gate_preview import SlotIDGatePreview
 from .identity_score import SlotIDIdentityScore
 from .load_identity import SlotIDLoadIdentity
@@ -40,6 +41,7 @@ class SlotIDExtension(ComfyExtension):
             SlotIDBlendIdentities,
             SlotIDRoutingPreview,
             SlotIDApply,
+            SlotIDGate,
             SlotIDGatePreview,
             SlotIDIdentityScore,
             SlotIDDemoPrompt,
