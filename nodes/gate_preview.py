@@ -9,7 +9,7 @@ from ..slotid_core.checkpoint import SlotIDWeights
 from ..slotid_core.gate import GateEnds
 from ..slotid_core.gate_view import gate_plot, gate_steps
 from .gate import chosen_gate, gate_curve_input, gate_input
-from .host_wan import noise_window, sampler_sigmas
+from .host_model import noise_window, sampler_sigmas
 from .sockets import CATEGORY, SlotIDModel
 
 
