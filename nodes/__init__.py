@@ -11,6 +11,7 @@ from .find_person import SlotIDFindPerson
 from .folders import register_model_folder
 from .gate import SlotIDGate
 from .gate_preview import SlotIDGatePreview
+from .guider import SlotIDGuider
 from .identity_score import SlotIDIdentityScore
 from .load_identity import SlotIDLoadIdentity
 from .load_model import SlotIDLoadModel
@@ -43,6 +44,7 @@ class SlotIDExtension(ComfyExtension):
             SlotIDApply,
             SlotIDGate,
             SlotIDGatePreview,
+            SlotIDGuider,
             SlotIDIdentityScore,
             SlotIDDemoPrompt,
         ]

@@ -108,6 +108,11 @@ def apply_identity(
     return patched
 
 
+def applied_to(model: ModelPatcher) -> tuple[Applied, ...]:
+    """What Apply nodes have noted in that MODEL."""
+    return model.model_options["transformer_options"].get(_APPLIED, ())
+
+
 def _around_sampling(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     options = extra_args["model_options"]["transformer_options"]  # this run's own copy
     model = guider.inner_model
