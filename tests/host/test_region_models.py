@@ -82,7 +82,7 @@ def variant(comfy, tools, transformer, request):
 def attention_of(module, run) -> torch.Tensor:
     """What that cross-attention gave in one run, for the positive row."""
     outputs = []
-    handle = module.register_forward_hook(lambda module, args, out: outputs.append(out.clone()))
+    handle = module.register_forward_hook(lambda module, args, out: outputs.append(out.detach().clone()))
     row = run()
     handle.remove()
     return outputs[0][row]

@@ -44,7 +44,7 @@ class Seen:
 
     def _hook(self, module, found):
         def note(module, args, kwargs, out):
-            found.append(SimpleNamespace(module=module, x=args[0].clone(), kwargs=kwargs, args=args, out=out.clone()))
+            found.append(SimpleNamespace(module=module, x=args[0].detach().clone(), out=out.detach().clone()))
 
         handle = module.register_forward_hook(note, with_kwargs=True)
         self.stack.callback(handle.remove)
