@@ -153,8 +153,9 @@ class OptimSettings(Part):
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """What follows the warm-up, down to ``lr * floor``."""
     floor: float = Field(0.1, ge=0.0, le=1.0)
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """``adamw8bit`` needs the package bitsandbytes."""
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """``adamw8bit`` needs the package bitsandbytes; ``muon`` takes orthogonal steps on matrices, and adamw's on the
+    rest."""
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0.0)
     clip_norm: float = Field(1.0, gt=0.0)
