@@ -51,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", type=int, nargs="+", help="of the training; left out: as many as the variant is asked for")
     add("--people", type=int, default=1300, help="to train on (%(default)s)")
-    add("--metric-people", type=int, default=1000, help="for the probe: a tenth, at least two, to test it, the others to train it")
+    add(
+        "--metric-people",
+        type=int,
+        default=1000,
+        help="for the probe: a tenth, at least two, to test it, the others to train it",
+    )
     add("--held-out", type=int, default=200, help="to report on (%(default)s)")
     add("--identity-seed", type=int, default=0, help="another number reports on other people")
     add("--vae-minutes", type=float, default=45)

@@ -19,8 +19,8 @@ from training.settings import OptimSettings
 class MuonAndAdamW:
     """Muon for matrices, AdamW for every other shape; rates mean the same to both.
 
-    Muon's steps are orthogonal: they go as far along what differs from person to person as along what all have in common,
-    which otherwise is learned first and, with slots, alone.
+    Muon's steps are orthogonal: they go as far along what differs from person to person as along what all have in
+    common, which otherwise is learned first.
     """
 
     def __init__(self, settings: OptimSettings, trainable: Mapping[str, nn.Parameter]):

@@ -2,8 +2,8 @@
 
     python -m training.world.pictures FOLDER --split train --people 1200
 
-Pixels are kept as they were drawn. Files are written whole or not at all, and those that are there are kept, so that the
-same command goes on where it was ended.
+Pixels are kept as they were drawn. Files are written whole or not at all, and those that are there are kept, so that
+the same command goes on where it was ended.
 
 Letters: F frames, H W height and width.
 """

@@ -46,9 +46,7 @@ def test_vectors_are_not_decayed():
 
 def test_muon_steps_matrices_and_adamw_the_rest_as_torchs_own_do():
     shapes = {"matrix": (4, 6), "kernel": (3, 2, 2), "vector": (5,)}
-    ours, theirs = (
-        {name: torch.nn.Parameter(torch.ones(*shape)) for name, shape in shapes.items()} for _ in range(2)
-    )
+    ours, theirs = ({name: torch.nn.Parameter(torch.ones(*shape)) for name, shape in shapes.items()} for _ in range(2))
     told = settings(optimizer="muon", weight_decay=0.0)
     optimizer = make_optimizer(told, ours)
     muon = torch.optim.Muon([theirs["matrix"]], lr=told.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")

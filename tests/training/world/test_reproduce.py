@@ -1,4 +1,4 @@
-"""The whole experiment at the smallest size: nothing is learned, everything is run, and the figures are told honestly."""
+"""The whole experiment at the smallest size: nothing is learned, and everything is run."""
 
 import json
 
@@ -13,9 +13,9 @@ from training.world.models.probe import PARTS, TRAITS
 
 SMALL = [
     "--people", "4", "--metric-people", "4", "--held-out", "2", "--vae-minutes", "0.03", "--backbone-minutes", "0.03",
-    "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2",
-    "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2", "validation.samples=0", "log.tensorboard=false",
-    "data.held_out=0.4",
+    "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0", "--set", "optim.steps=3",
+    "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2", "validation.samples=0",
+    "log.tensorboard=false", "data.held_out=0.4",
 ]  # fmt: skip
 
 
@@ -58,7 +58,9 @@ def test_the_ceiling_is_the_persons_other_clip(reproduced):
 
 def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     folder, arguments = reproduced
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"}
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"
+    }
     assert reproduce.main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 

@@ -30,6 +30,7 @@ from training.settings import Settings, load
 from training.trainer.processes import Processes
 from training.wan_diffusers import HEAD_WIDTH
 from training.wan_keys import transformer_to_original
+from training.world.models.device import half
 from training.world.models.optimizer import MatrixOptimizer
 
 DIM, BLOCKS, FFN = 256, 6, 1024
@@ -86,7 +87,7 @@ def train(
         sigma_B = sigma_B.float().to(device)
         eps = torch.randn(clean.shape, generator=noise).to(device)
         mix = sigma_B.view(-1, 1, 1, 1, 1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half(device):
             velocity = model((1 - mix) * clean + mix * eps, 1000 * sigma_B, context_BLE, return_dict=False)[0]
         loss = (velocity.float() - (eps - clean)).square().mean() / processes.count
         if not bool(loss.isfinite()):
@@ -109,7 +110,14 @@ def train(
             torch.save(averaged, raw)
     if processes.is_first:
         torch.save(averaged, raw)
-        facts = {"steps": step, "batch": batch, "minutes": minutes, "clips": len(entries), "seed": seed, "loss": running}
+        facts = {
+            "steps": step,
+            "batch": batch,
+            "minutes": minutes,
+            "clips": len(entries),
+            "seed": seed,
+            "loss": running,
+        }
         write(averaged, out, facts)
 
 
