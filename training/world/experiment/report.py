@@ -26,7 +26,7 @@ def write_report(results: Path) -> None:
     lines = [
         "# Slot-ID World: results",
         "",
-        "Every figure is of people who do not exist, on a small Wan trained on them ([world.md](../../world.md)). It says",
+        "Figures of people who do not exist, on a small Wan trained on them ([world.md](../../world.md)). They say",
         "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON files",
         "beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
