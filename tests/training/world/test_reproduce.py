@@ -12,10 +12,10 @@ from training.world.experiment.report import r2, write_report
 from training.world.models.probe import PARTS, TRAITS
 
 SMALL = [
-    "--from-scratch", "--people", "4", "--metric-people", "4", "--held-out", "2", "--vae-minutes", "0.03", "--backbone-minutes", "0.03",
-    "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0", "--set", "optim.steps=3",
-    "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2", "validation.samples=0",
-    "log.tensorboard=false", "data.held_out=0.4",
+    "--from-scratch", "--people", "4", "--metric-people", "4", "--held-out", "2", "--vae-minutes", "0.03",
+    "--backbone-minutes", "0.03", "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0",
+    "--set", "optim.steps=3", "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2",
+    "validation.samples=0", "log.tensorboard=false", "data.held_out=0.4",
 ]  # fmt: skip
 
 

@@ -27,8 +27,8 @@ def write_report(results: Path) -> None:
         "# Slot-ID World: results",
         "",
         "Figures of people who do not exist, on a small Wan trained on them ([world.md](../../world.md)). They say",
-        "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON files",
-        "beside this page; brackets are 95 % intervals over people (bootstrap).",
+        "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON",
+        "files beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
     for bounds_file in sorted(results.glob(f"{BOUNDS}*.json")):
         bounds = json.loads(bounds_file.read_text(encoding="utf-8"))
