@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from slotid_core.checkpoint import load_weights
 from training import reproduce
 from training.world.experiment.report import r2, write_report
+from training.world.experiment.sheet import side_by_side
 from training.world.models.probe import PARTS, TRAITS
 
 SMALL = [
@@ -79,6 +80,19 @@ def test_models_are_files_that_hosts_load(reproduced):
     assert "blocks.5.cross_attn.k.weight" in load_file(folder / "backbone.safetensors")
     weights = load_weights(folder / "runs" / "slotid-0" / "weights" / "slotid.safetensors")
     assert not weights.untrained and weights.model.config.backbone.blocks == 6
+
+
+def test_people_side_by_side(reproduced, tmp_path):
+    from PIL import Image
+
+    folder, _ = reproduced
+    files = {name: folder / "videos" / f"{name}.safetensors" for name in ("none", "slotid-0")}
+    videos = {name: load_file(path)["videos"].numpy() for name, path in files.items()}
+    heights = []
+    for people in (1, 2):
+        side_by_side(tmp_path / "sheet.png", folder / "pictures", videos, people=people, world=0, captions=[])
+        heights.append(Image.open(tmp_path / "sheet.png").height)
+    assert heights[1] > 1.8 * heights[0]
 
 
 def test_r2_of_the_truth_and_of_the_mean():
