@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backbone-minutes", type=float, default=60)
     add("--probe-minutes", type=float, default=45)
     add("--set", nargs="*", default=[], metavar="section.field=value", help="changes of world.yaml, for all variants")
+    add("--workers", type=int, default=2, help="processes that draw and encode (%(default)s)")
     add("--report", action="store_true", help="nothing is trained or measured")
     return parser
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         ("metric", args.metric_people, 0),
         ("held_out", args.held_out, args.identity_seed),
     ):
-        draw_missing(pictures, list(people(split, count, world)), processes=2)
+        draw_missing(pictures, list(people(split, count, world)), args.workers)
     models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
     for path in models.values():
         shipped = SHIPPED / f"world_{path.name}"
@@ -91,8 +92,9 @@ def run(args: argparse.Namespace) -> None:
         f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
         f"model.transformer={models['backbone']}", *args.set,
     ]  # fmt: skip
+    workers = "--workers", args.workers
     _make(models["vae"], "-m", "training.world.models.vae", pictures, models["vae"], "--minutes", args.vae_minutes)
-    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, "--workers", 2)
+    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, *workers)
     _make(
         models["backbone"], "-m", "training.world.models.backbone", CONFIG, models["backbone"], *shared,
         "--minutes", args.backbone_minutes,
@@ -116,10 +118,10 @@ def run(args: argparse.Namespace) -> None:
             changes = [*variant.changes, f"run.seed={seed}", *args.set]
             settings = [CONFIG, *shared, *changes, f"run.folder={folder}"]
             if variant.own_cache:
-                settings.append(f"data.cache={args.folder / f'cache-{name}'}")
+                cache = args.folder / f"cache-{name}"
+                settings.append(f"data.cache={cache}")
+                _make(cache / "manifest.json", PREPARE, *settings, *workers)
             weights = folder / "weights" / "slotid.safetensors"
-            if not weights.is_file():
-                _python(PREPARE, *settings, "--workers", 2)
             _make(weights, ROOT / "training" / "train.py", *settings)
             bench.write_result(result, name, seed, weights, changes=changes)
 
