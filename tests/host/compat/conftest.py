@@ -5,6 +5,7 @@ together. A core node that a supported ComfyUI does not have yet skips the test 
 """
 
 import importlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,17 @@ def core_node(module: str, name: str):
     return lambda **inputs: cls.execute(**inputs).args
 
 
-def ksampler(model, positive, negative, latent, *, steps=2, cfg=5.0, sampler="euler", scheduler="simple", **window):
+def wan_class(cls: str, module: str) -> type:
+    """ComfyUI's own backbone class. Skips where this ComfyUI does not have it."""
+    try:
+        return getattr(importlib.import_module(f"comfy.ldm.wan.{module}"), cls)
+    except (ImportError, AttributeError):
+        import comfyui_version
+
+        pytest.skip(f"ComfyUI {comfyui_version.__version__} has no {cls}")
+
+
+def ksampler(model, positive, negative, latent, *, steps=1, cfg=5.0, sampler="euler", scheduler="simple", **window):
     """KSampler, or KSampler (Advanced) with ``start_at_step`` and ``end_at_step``: the latents."""
     import nodes
 
@@ -137,44 +148,48 @@ def model_folder(comfy, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wan_file(comfy, model_folder):
-    """``wan_file(seed, cls="WanModel", module="model", prepare=None, **config)``: the name of a file with random
-    weights in the keys and shapes that ComfyUI's own class has."""
+    """``wan_file(seed, cls, module, variant=None, **config)``: the name of a file with random weights in the keys and
+    shapes of ComfyUI's own class. ``variant`` is what some families' files say of themselves in the metadata."""
     from safetensors.torch import save_file
 
     from training.random_weights import fill
 
-    made: dict[str, str] = {}
-
-    def function(seed: int = 1, cls: str = "WanModel", module: str = "model", **config) -> str:
-        name = f"{cls}_{seed}_{'_'.join(f'{k}{v}' for k, v in config.items())}.safetensors"
-        if name not in made:
-            try:
-                network = getattr(importlib.import_module(f"comfy.ldm.wan.{module}"), cls)
-            except (ImportError, AttributeError):
-                import comfyui_version
-
-                pytest.skip(f"ComfyUI {comfyui_version.__version__} has no {cls}")
+    def function(seed: int = 1, cls: str = "WanModel", module: str = "model", variant: dict | None = None, **config):
+        settings = "_".join(f"{key}-{value}" for key, value in {**config, **(variant or {})}.items())
+        name = f"{cls}_{seed}_{settings}.safetensors"
+        if not (model_folder / name).exists():
+            network = wan_class(cls, module)
             shape = {"dim": DIM, "ffn_dim": 2 * DIM, "num_heads": DIM // 128, "num_layers": BLOCKS} | config
             model = network(**shape, operations=comfy.ops.disable_weight_init, dtype=torch.float32)
             fill(model, seed)
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, model_folder / name)
-            made[name] = name
-        return made[name]
+            state = {key: value.contiguous() for key, value in model.state_dict().items()}
+            metadata = {"config": json.dumps({"transformer": variant})} if variant else None
+            save_file(state, model_folder / name, metadata)
+        return name
 
     return function
 
 
 @pytest.fixture(scope="session")
-def load(comfy, wan_file):
-    """``load(seed, cls, ..., weight_dtype="default")``: MODEL, by the node *Load Diffusion Model*."""
+def load(comfy, model_folder, wan_file):
+    """``load(seed, cls, ..., weight_dtype="default")``: MODEL, by the node *Load Diffusion Model*. ComfyUI's detection
+    has found the family, and every weight is in its place."""
     import nodes
+    from safetensors import safe_open
 
     models = {}
 
-    def function(*args, weight_dtype: str = "default", **config):
-        key = (wan_file(*args, **config), weight_dtype)
+    def function(seed: int = 1, cls: str = "WanModel", *args, weight_dtype: str = "default", **config):
+        key = (wan_file(seed, cls, *args, **config), weight_dtype)
         if key not in models:
-            (models[key],) = nodes.UNETLoader().load_unet(*key)
+            (model,) = nodes.UNETLoader().load_unet(*key)
+            backbone = model.model.diffusion_model
+            assert type(backbone).__name__ == cls
+            with safe_open(model_folder / key[0], "pt") as file:
+                assert set(file.keys()) == set(backbone.state_dict())
+                name = "blocks.1.ffn.0.weight"
+                assert torch.allclose(file.get_tensor(name), backbone.state_dict()[name].float(), atol=0.05)
+            models[key] = model
         return models[key]
 
     return function
@@ -201,29 +216,52 @@ def vae(comfy, model_folder):
     return loaded
 
 
+@pytest.fixture(scope="session")
+def of_five_blocks(core, pack, tmp_path_factory):
+    """Random Slot-ID weights and two people for a Wan of five blocks."""
+    from slotid_core.checkpoint import bundle, save_weights, untrained_weights_of
+    from slotid_core.config import SlotIDConfig
+    from training.random_weights import randomise_lora, randomise_outputs
+
+    start = untrained_weights_of(SlotIDConfig.preset("tiny").replace(backbone={"blocks": 5}), seed=1)
+    randomise_outputs(start.model, seed=1)
+    path = tmp_path_factory.mktemp("weights") / "five.safetensors"
+    save_weights(path, bundle(start.model, randomise_lora(start.lora, seed=2), start.facts))
+    weights = core.checkpoint.load_weights(path)
+
+    def person(seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        clip, portrait = (torch.randn(1, 16, *size, generator=generator) for size in ((5, 8, 8), (1, 16, 16)))
+        embedding = weights.model.encode(clip, portrait).embedding
+        thumbnail = torch.zeros(8, 8, 3, dtype=torch.uint8)
+        return core.types.Identity(embedding, weights.sha256, "0" * 64, "0" * 64, thumbnail)
+
+    return SimpleNamespace(weights=weights, people=(person(10), person(11)))
+
+
 @pytest.fixture
 def run(apply, people, prompts, caplog):
     """``run(sample, person, ...)``: what ``sample(patch)`` makes when its ``patch`` is Apply, watched from inside.
 
-    ``person`` None leaves the MODEL alone.
+    ``person`` None leaves the MODEL alone. ``slotid`` has other weights and people than the tiny ones.
     """
 
-    def function(sample: Callable, person: int | None = 0, **setting) -> Result:
+    def function(sample: Callable, person: int | None = 0, slotid=None, **setting) -> Result:
         watch = Watch(prompts)
 
         def patch(model):
-            if person is not None:
-                model = apply(model, people[person], **setting)
-            return model
-
-        def watched(model):
-            clone = model.clone()
-            clone.add_wrapper_with_key("diffusion_model", "watch", watch)
-            return clone
+            if person is None:
+                patched = model.clone()
+            elif slotid is None:
+                patched = apply(model, people[person], **setting)
+            else:
+                patched = apply(model, slotid.people[person], weights=slotid.weights, **setting)
+            patched.add_wrapper_with_key("diffusion_model", "watch", watch)
+            return patched
 
         caplog.clear()
         with caplog.at_level("INFO", logger="slotid"):
-            latents = sample(lambda model: watched(patch(model)))
+            latents = sample(patch)
         counts = [tuple(map(int, found.groups())) for found in map(_COUNTS.search, caplog.messages) if found]
         return Result(latents, watch.calls, counts)
 
@@ -238,9 +276,9 @@ def shows_the_person(run):
     get the person. Returns the run with person A.
     """
 
-    def function(sample: Callable, positives=("positive",), same_batches: bool = True) -> Result:
+    def function(sample: Callable, positives=("positive",), same_batches: bool = True, slotid=None) -> Result:
         before = run(sample, None)
-        null, a, b = run(sample, strength=0.0), run(sample, 0), run(sample, 1)
+        null, a, b = run(sample, strength=0.0, slotid=slotid), run(sample, 0, slotid), run(sample, 1, slotid)
         assert torch.isfinite(a.latents).all()
         for name, left, right in (("A, B", a, b), ("A, nobody", a, null), ("B, nobody", b, null)):
             assert relative(left.latents, right.latents) > 1e-3, f"no difference: {name}"

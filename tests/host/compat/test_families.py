@@ -1,7 +1,5 @@
 """Every Wan family of ComfyUI at tiny size, with random weights, through its own conditioning node."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -11,8 +9,9 @@ def sampled(tiny, prompts, vae):
     """``sampled(model, module, node, ...)`` -> ``sample(patch)``: a core conditioning node into KSampler."""
 
     def function(model, module, node, **inputs):
+        settings = {name: value for name, value in {**tiny.SIZE, **inputs}.items() if value is not None}
         positive, negative, latent, *_ = tiny.core_node(module, node)(
-            positive=prompts["positive"], negative=prompts["negative"], vae=vae, **{**tiny.SIZE, **inputs}
+            positive=prompts["positive"], negative=prompts["negative"], vae=vae, **settings
         )
         return lambda patch: tiny.ksampler(patch(model), positive, negative, latent)
 
@@ -208,9 +207,83 @@ def test_humo(shows_the_person, sampled, tiny, load):
     )  # fmt: skip
 
 
-def test_causal_ar(load, wan_file, apply, people, core, comfy):
-    from safetensors.torch import load_file
+def test_wan22_animate(shows_the_person, sampled, tiny, load, of_five_blocks, monkeypatch):
+    """Its face adapter sits behind every fifth block, so the smallest has five. What encodes the face video's pictures
+    has one size, 512 pixels, and takes a minute here: random numbers stand in for what it gives."""
+    model = load(1, "AnimateWanModel", "model_animate", in_dim=36, num_layers=5)
 
-    pytest.importorskip("comfy.ldm.wan.ar_model", reason="this ComfyUI has no autoregressive Wan")
-    model = SimpleNamespace(load=load_file, file=wan_file(1), comfy=comfy, apply=apply, people=people, core=core)
-    assert model
+    def motion(pictures):
+        return torch.randn(len(pictures), 512, generator=torch.Generator().manual_seed(1))
+
+    monkeypatch.setattr(model.model.diffusion_model.motion_encoder, "get_motion", motion)
+    sample = sampled(
+        model, "nodes_wan", "WanAnimateToVideo", continue_motion_max_frames=5, video_frame_offset=0,
+        reference_image=tiny.pictures(1), clip_vision_output=tiny.clip_vision(1), length=5,
+        face_video=tiny.pictures(2, frames=5), pose_video=tiny.pictures(3, frames=5),
+    )  # fmt: skip
+    shows_the_person(sample, slotid=of_five_blocks)
+
+
+def test_wan_animate2(shows_the_person, sampled, tiny, load):
+    model = load(1, "WanAnimate2Model", "model_animate2", in_dim=36, variant={"model_type": "animate2"})
+    shows_the_person(
+        sampled(
+            model, "nodes_wan", "WanAnimate2ToVideo", video_frame_offset=0,
+            reference_image=tiny.pictures(1), clip_vision_output=tiny.clip_vision(1),
+            pose_video=tiny.pictures(3, frames=9),
+        )
+    )  # fmt: skip
+
+
+def test_wan_move(shows_the_person, sampled, tiny, i2v):
+    (tracks, *_) = tiny.core_node("nodes_wanmove", "GenerateTracks")(
+        width=64, height=64, start_x=0.1, start_y=0.1, mid_x=0.5, mid_y=0.5, end_x=0.9, end_y=0.9,
+        num_frames=9, num_tracks=3, track_spread=0.1,
+    )  # fmt: skip
+    shows_the_person(
+        sampled(
+            i2v, "nodes_wanmove", "WanMoveTrackToVideo", strength=1.0,
+            tracks=tracks, start_image=tiny.pictures(1), clip_vision_output=tiny.clip_vision(1),
+        )
+    )  # fmt: skip
+
+
+def test_bernini(shows_the_person, sampled, tiny, t2v):
+    """References as streams of their own behind the video's tokens."""
+    shows_the_person(
+        sampled(
+            t2v, "nodes_bernini", "BerniniConditioning",
+            source_video=tiny.pictures(1, frames=9), reference_images={"reference_image_0": tiny.pictures(2)},
+            ref_max_size=64,
+        )
+    )  # fmt: skip
+
+
+def test_scail(shows_the_person, sampled, tiny, load):
+    model = load(1, "SCAILWanModel", in_dim=20)
+    shows_the_person(
+        sampled(
+            model, "nodes_scail", "WanSCAILToVideo",
+            pose_strength=1.0, pose_start=0.0, pose_end=1.0, video_frame_offset=0, previous_frame_count=5,
+            reference_image=tiny.pictures(1), clip_vision_output=tiny.clip_vision(1),
+            pose_video=tiny.pictures(2, frames=9),
+        )
+    )  # fmt: skip
+
+
+def test_wandancer(shows_the_person, sampled, tiny, load):
+    model = load(1, "WanDancerModel", "model_wandancer", in_dim=36)
+    music = {"audio_feature": torch.randn(1, 9, 35, generator=torch.Generator().manual_seed(1)), "fps": 30}
+    shows_the_person(
+        sampled(
+            model, "nodes_wandancer", "WanDancerVideo", batch_size=None, start_image=tiny.pictures(1),
+            clip_vision_output=tiny.clip_vision(1), clip_vision_output_ref=tiny.clip_vision(2),
+            audio_encoder_output=music,
+        )
+    )  # fmt: skip
+
+
+def test_wan21_causal_ar(load, apply, people, core):
+    model = load(1, "CausalWanModel", "ar_model", variant={"causal_ar": True})
+    with pytest.raises(core.errors.SlotIDError, match="autoregressive variant .CausalWanModel."):
+        apply(model, people[0])
