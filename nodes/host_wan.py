@@ -167,6 +167,7 @@ class _Run:
     modulations: int = 0
     lock: Lock = field(default_factory=Lock)
 
+    @torch.compiler.disable
     def count(self, **what: int) -> None:
         with self.lock:  # multi-GPU runs call the backbone from threads
             for name, n in what.items():
@@ -247,6 +248,9 @@ def _around_sampling(executor, guider, sigmas, extra_args, *args, **kwargs):
     return result
 
 
+# Nothing here is traced by torch.compile, only what the executor calls: ComfyUI's compile node drops all guards on what
+# comes through transformer_options, so a graph would keep the first call's rows, roles and noise level for good.
+@torch.compiler.disable(recursive=False)
 def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs):
     run: _Run | None = transformer_options.get(_RUN)
     if run is None:
@@ -254,6 +258,40 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
             "The model was called outside a sampler, so Slot-ID can't tell positive rows from negative ones. Sample "
             "with KSampler, SamplerCustom or a guider."
         )
+    calls = _prepare(run, (x, timestep, context, clip_fea, time_dim_concat), transformer_options, kwargs)
+    out = None
+    for call in calls:
+        result = executor(*call.inputs, call.options, **call.kwargs)
+        run.count(modulations=len(call.modulated))
+        if run.modulations_wanted and not run.modulations:
+            raise SlotIDError(
+                f"Slot-ID patched {run.modulations_wanted} blocks and the model called none of the patches. Another "
+                "node has replaced the model's forward pass: remove that node, or set film_strength to 0."
+            )
+        if len(calls) == 1:
+            return result
+        if out is None:
+            out = result.new_empty(x.shape[0], *result.shape[1:])
+        out[call.rows] = result
+    return out
+
+
+@dataclass
+class _Call:
+    """One call of the backbone with some of the rows."""
+
+    rows: list[int]
+    inputs: list[Any]
+    options: dict[str, Any]
+    kwargs: dict[str, Any]
+    modulated: list[int]
+    """Blocks whose FiLM was applied, filled while the backbone runs."""
+
+
+@torch.compiler.disable
+def _prepare(run: _Run, inputs: tuple, transformer_options: dict[str, Any], kwargs: dict[str, Any]) -> list[_Call]:
+    """The rows with their prefix and FiLM. Rows that need a longer context than others run apart."""
+    x, context = inputs[0], inputs[2]
     batch = x.shape[0]
     positive_B, sigma_B = run.rows(transformer_options, batch)
     masks = [(injection, positive_B | everyone) for injection, everyone in run.parts]
@@ -262,28 +300,18 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
     prefix_BPE = conditioning.prefix_BPE.to(context.device)
     run.count(calls=1, identity_rows=sum(int((rows & part.is_active(sigma_B)).sum()) for part, rows in masks))
 
-    inputs = (x, timestep, context, clip_fea, time_dim_concat)
-    # Rows whose prompt leaves too few pads need a longer context than the others, so they run apart.
     groups: dict[int, list[int]] = {}
     for row, missing in enumerate(missing_slots(context, prefix_BPE).tolist()):
         groups.setdefault(missing, []).append(row)
-    out = None
+    calls = []
     for rows in groups.values():
         part = [_take(value, rows, batch) for value in inputs]
         part[2] = place_prefix(part[2], prefix_BPE[rows])
-        options = _with_film(_take_chunks(transformer_options, rows, batch), conditioning.film, rows, x, run)
-        result = executor(*part, options, **_take(kwargs, rows, batch))
-        if run.modulations_wanted and not run.modulations:
-            raise SlotIDError(
-                f"Slot-ID patched {run.modulations_wanted} blocks and the model called none of the patches. Another "
-                "node has replaced the model's forward pass: remove that node, or set film_strength to 0."
-            )
-        if len(groups) == 1:
-            return result
-        if out is None:
-            out = result.new_empty(batch, *result.shape[1:])
-        out[rows] = result
-    return out
+        call = _Call(rows, part, _take_chunks(transformer_options, rows, batch), _take(kwargs, rows, batch), [])
+        wanted = _add_film(call, conditioning.film, x.device)
+        run.count(modulations_wanted=wanted)
+        calls.append(call)
+    return calls
 
 
 def _take(value: Any, rows: list[int], batch: int) -> Any:
@@ -315,25 +343,27 @@ def _take_chunks(options: dict[str, Any], rows: list[int], batch: int) -> dict[s
     }
 
 
-def _with_film(
-    options: dict[str, Any], film: dict[int, BlockFilm], rows: list[int], x: Tensor, run: _Run
-) -> dict[str, Any]:
-    """Options whose block patches end in FiLM. ``patches_replace`` has one callable a block: others are chained."""
-    patches_replace = dict(options.get("patches_replace", {}))
+def _add_film(call: _Call, film: dict[int, BlockFilm], device: torch.device) -> int:
+    """Options whose block patches end in FiLM; how many do. ``patches_replace`` has one callable a block: others are
+    chained."""
+    patches_replace = dict(call.options.get("patches_replace", {}))
     dit = patches_replace["dit"] = dict(patches_replace.get("dit", {}))
+    wanted = 0
     for block, modulation in film.items():
-        gamma_BD, beta_BD = (part[rows].to(x.device) for part in (modulation.gamma_BD, modulation.beta_BD))
+        gamma_BD, beta_BD = (part[call.rows].to(device) for part in (modulation.gamma_BD, modulation.beta_BD))
         if not (gamma_BD.any() or beta_BD.any()):
             continue
-        run.count(modulations_wanted=1)
-        dit["double_block", block] = _film_after(dit.get(("double_block", block)), gamma_BD, beta_BD, run)
-    return {**options, "patches_replace": patches_replace}
+        wanted += 1
+        dit["double_block", block] = _film_after(dit.get(("double_block", block)), gamma_BD, beta_BD, call.modulated)
+    call.options = {**call.options, "patches_replace": patches_replace}
+    return wanted
 
 
-def _film_after(earlier: Callable | None, gamma_BD: Tensor, beta_BD: Tensor, run: _Run) -> Callable:
+def _film_after(earlier: Callable | None, gamma_BD: Tensor, beta_BD: Tensor, modulated: list[int]) -> Callable:
+    # torch.compile traces this: a list that is new in every call costs neither a graph break nor a new graph.
     def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         out = extra["original_block"](args) if earlier is None else earlier(args, extra)
-        run.count(modulations=1)
+        modulated.append(1)
         return {**out, "img": apply_film(out["img"], gamma_BD, beta_BD)}
 
     return block

@@ -105,11 +105,16 @@ class Watch:
     prompts: dict[str, list]
     calls: list[list[Row]] = field(default_factory=list)
 
+    @torch.compiler.disable(recursive=False)
     def __call__(self, executor, x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs):
         out = executor(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
+        self._record(context, out)
+        return out
+
+    @torch.compiler.disable
+    def _record(self, context: torch.Tensor, out: torch.Tensor) -> None:
         rows = zip(context.float().clone(), out.float().clone(), strict=True)
         self.calls.append([Row(self._role(text_LE), text_LE, velocity) for text_LE, velocity in rows])
-        return out
 
     def _role(self, text_LE: torch.Tensor) -> str:
         """By the prompt's words: the text must stand where it stood. Half precision may have rounded it."""
@@ -174,8 +179,9 @@ def wan_file(comfy, model_folder):
 def load(comfy, model_folder, wan_file):
     """``load(seed, cls, ..., weight_dtype="default")``: MODEL, by the node *Load Diffusion Model*. ComfyUI's detection
     has found the family, and every weight is in its place."""
-    import nodes
     from safetensors import safe_open
+
+    import nodes
 
     models = {}
 
@@ -204,9 +210,9 @@ def t2v(load):
 @pytest.fixture(scope="session")
 def vae(comfy, model_folder):
     """The demo's VAE in Wan 2.1's layout, by the node *Load VAE*."""
-    import nodes
     from safetensors.torch import save_file
 
+    import nodes
     from training.wan_diffusers import tiny_vae
     from training.wan_keys import vae_to_original
 

@@ -151,7 +151,8 @@ def test_wan22_a14b_t2v(run, tiny, load, prompts, people):
     for got in shown.values():
         assert got.counts == [(2, 2, 4), (2, 2, 4)], "two calls a pass, the positive row of each, two blocks each"
     results = [nobody, *(got.latents for got in shown.values())]
-    results += [run(lambda patch: both(patch, lambda m: m)).latents, run(lambda patch: both(lambda m: m, patch)).latents]
+    results.append(run(lambda patch: both(patch, lambda m: m)).latents)
+    results.append(run(lambda patch: both(lambda m: m, patch)).latents)
     for i, left in enumerate(results):
         for right in results[:i]:
             assert tiny.relative(left, right) > 1e-3
