@@ -25,6 +25,7 @@ from training.planner.decide import ingredients, largest_grid, predict
 from training.planner.machine import GIB, this_machine
 from training.planner.shapes import latent_grid
 from training.settings import Settings, load
+from training.text import context_length
 from training.trainer.adapter import Adapter
 from training.trainer.batches import Item, prefix_tokens
 from training.trainer.checks import Reached, check_start
@@ -84,7 +85,7 @@ def measure(settings: Settings, processes: Processes, planned, updates: int) -> 
     precision = torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32
     adapter = Adapter(
         settings.model.slotid_config(), random_transformer(settings, planned, device, precision),
-        seed=0, device=device, precision=precision,
+        context_length=context_length(settings), seed=0, device=device, precision=precision,
     )  # fmt: skip
     apply_plan(adapter.injected, planned.memory_plan, device)
     trainable = adapter.trainable()

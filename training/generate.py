@@ -1,6 +1,6 @@
 """The sampling loop: noise to latents along the flow, with guidance that amplifies text and identity.
 
-Shape letters: C latent channels, T h w latent frames, height, width, L context tokens, E text-token width.
+Shape letters: B videos, C latent channels, T h w latent frames, height, width, L context tokens, E text-token width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slotid_core.errors import SlotIDError
 
-# (latents, sigma [1], context [1, L, E], identity rows [1] bool) -> velocity
+# (latents, sigma [B], context [B, L, E], identity rows [B] bool) -> velocity
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -35,7 +35,7 @@ class GenerateConfig:
     guidance: float = 5.0
     """Classifier-free guidance scale; 1 leaves the negative branch out."""
     seed: int = 0
-    """Of the noise."""
+    """Of the first video's noise; the next ones count up from it."""
     identity_in_negative: bool = False
     """Whether the negative branch sees the identity too; off lets guidance amplify it."""
 
@@ -60,39 +60,41 @@ def generate(
     velocity: Velocity,
     config: GenerateConfig,
     *,
-    positive_1LE: Tensor,
-    negative_1LE: Tensor,
+    positive_BLE: Tensor,
+    negative_BLE: Tensor,
     channels: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Sample one video.
+    """Sample a video for each row of the prompts; each is what it would be by itself.
 
     Args:
-        velocity: the patched backbone, called with one row at a time: two rows would need twice the memory.
-        positive_1LE: the prompt's tokens, zero-padded.
-        negative_1LE: the negative prompt's.
+        velocity: the patched backbone, called for positives and negatives apart: together they would need twice the
+            memory.
+        positive_BLE: the prompts' tokens, zero-padded.
+        negative_BLE: the negative prompts'.
         channels: latent channels of the backbone.
         progress: called as ``progress(steps done, steps)``.
 
     Returns:
-        Normalised latents ``[1, C, T, h, w]``, float32, on the context's device.
+        Normalised latents ``[B, C, T, h, w]``, float32, on the context's device.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    device = positive_1LE.device
-    noise = torch.Generator().manual_seed(config.seed)
-    latents_1CThw = torch.randn([1, channels, *config.latent_shape], generator=noise).to(device)
+    device, batch = positive_BLE.device, positive_BLE.shape[0]
+    generators = [torch.Generator().manual_seed(config.seed + row) for row in range(batch)]
+    shape = [channels, *config.latent_shape]
+    latents_BCThw = torch.stack([torch.randn(shape, generator=noise) for noise in generators]).to(device)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
     # Equal steps before the shift, from pure noise on; the scheduler appends the clean end.
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, config.steps + 1)[:-1], device=device)
-    with_identity, without = torch.tensor([True]), torch.tensor([config.identity_in_negative])
+    with_identity, without = torch.full([batch], True), torch.full([batch], config.identity_in_negative)
     for index, timestep in enumerate(scheduler.timesteps):
-        sigma_1 = scheduler.sigmas[index].reshape(1).float().cpu()
-        velocity_1CThw = velocity(latents_1CThw, sigma_1, positive_1LE, with_identity)
+        sigma_B = scheduler.sigmas[index].float().cpu().expand(batch)
+        velocity_BCThw = velocity(latents_BCThw, sigma_B, positive_BLE, with_identity)
         if config.guidance != 1.0:
-            negative_1CThw = velocity(latents_1CThw, sigma_1, negative_1LE, without)
-            velocity_1CThw = negative_1CThw + config.guidance * (velocity_1CThw - negative_1CThw)
-        latents_1CThw = scheduler.step(velocity_1CThw, timestep, latents_1CThw, return_dict=False)[0]
+            negative_BCThw = velocity(latents_BCThw, sigma_B, negative_BLE, without)
+            velocity_BCThw = negative_BCThw + config.guidance * (velocity_BCThw - negative_BCThw)
+        latents_BCThw = scheduler.step(velocity_BCThw, timestep, latents_BCThw, return_dict=False)[0]
         if progress is not None:
             progress(index + 1, config.steps)
-    return latents_1CThw
+    return latents_BCThw

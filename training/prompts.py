@@ -15,10 +15,12 @@ from slotid_core.demo_text import embed_prompt
 from slotid_core.errors import SlotIDError
 
 LENGTH = 512
+"""Tokens of a Wan prompt, padded. The demo's own prompts are shorter, see ``slotid_core.demo_text``."""
 
 
 def prompt_tokens(text: str, file: Path | None, text_dim: int) -> Tensor:
-    """Text tokens as a Wan backbone takes them: ``[1, 512, E]`` float32, zero tokens as pads at the end.
+    """Text tokens as the backbone takes them: ``[1, L, E]`` float32, zero tokens as pads at the end; L is 512, for hashed
+    words 64.
 
     Args:
         text: embedded as hashed words (see ``slotid_core.demo_text``) where no file is given.
@@ -30,7 +32,7 @@ def prompt_tokens(text: str, file: Path | None, text_dim: int) -> Tensor:
         SlotIDError: the file is not such a file, or the text has too many words.
     """
     if file is None:
-        return embed_prompt(text, text_dim=text_dim, length=LENGTH)
+        return embed_prompt(text, text_dim=text_dim)
     if not file.is_file():
         raise SlotIDError(f"There is no file {file}. Give a safetensors file with text tokens [1, L, {text_dim}].")
     try:

@@ -172,8 +172,8 @@ def run(args: argparse.Namespace) -> list[Path]:
             latents_1CThw = generate(
                 velocity,
                 config,
-                positive_1LE=positive_1LE,
-                negative_1LE=negative_1LE,
+                positive_BLE=positive_1LE,
+                negative_BLE=negative_1LE,
                 channels=backbone.out_channels,
                 progress=progress,
             )

@@ -28,7 +28,8 @@ class RunSettings(Part):
     folder: Path
     """Where the run puts everything: settings, checkpoints, logs, samples, weights."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Of the initial weights, the order of the data, noise, noise levels and every dropout."""
+    """Of the initial weights, the order of the data, noise, noise levels and every dropout; ``data.seed`` shapes the
+    cache, so that runs of several seeds share one."""
 
 
 class ModelSettings(Part):
@@ -78,10 +79,13 @@ class AugmentSettings(Part):
 
 
 class DataSettings(Part):
-    layout: Literal["consisid", "folder", "generated"]
-    """``consisid``: ConsisID-preview's tree; ``folder``: videos with captions beside them; ``generated``: made here."""
+    layout: Literal["consisid", "folder", "generated", "world"]
+    """``consisid``: ConsisID-preview's tree; ``folder``: videos with captions beside them; ``generated``: made here;
+    ``world``: drawn by ``training/world/pictures.py``."""
     source: Path | None = None
     """The dataset's folder; not given for ``generated``."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Of who is held out, of how references are changed, and of people that are rendered here."""
     cache: Path
     """Where ``prepare.py`` puts latents, text tokens, rejects and the summary."""
     sizes: list[tuple[int, int]] = [(480, 720)]
@@ -131,7 +135,9 @@ class DataSettings(Part):
     @model_validator(mode="after")
     def _source(self) -> DataSettings:
         if (self.layout == "generated") != (self.source is None):
-            _fail("data.source: expected a folder for layout consisid or folder, and none for generated")
+            _fail("data.source: expected a folder for every layout but generated, which takes none")
+        if self.layout == "world" and self.augment.variants != 1:
+            _fail("data.augment.variants: expected 1 for layout world, whose clips differ as they are")
         return self
 
 

@@ -12,12 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from slotid_core.demo_text import LENGTH as HASHED_LENGTH
 from slotid_core.demo_text import embed_prompt, split_words
 from slotid_core.errors import SlotIDError
+from training.prompts import LENGTH
 from training.settings import Settings
-
-CONTEXT = 512
-"""Tokens of a Wan prompt, padded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,12 @@ def open_text_encoder(settings: Settings, device: torch.device) -> TextEncoder:
     return encoder
 
 
+def context_length(settings: Settings) -> int:
+    """Tokens of a padded prompt: Wan's 512, or the demo's 64."""
+    return HASHED_LENGTH if settings.model.text_encoder == "hashed" else LENGTH
+
+
 def most_text_tokens(settings: Settings) -> int:
-    """Tokens a caption may have, so that the identity's prefix still finds room in Wan's 512."""
+    """Tokens a caption may have, so that the identity's prefix still finds room in the context."""
     config = settings.model.slotid_config()
-    return CONTEXT - config.reader.slots - config.portrait.tokens
+    return context_length(settings) - config.reader.slots - config.portrait.tokens

@@ -13,7 +13,7 @@ NEVER_TESTED = ("macOS", "Windows", "Several GPUs", "Dynamic VRAM", "GPUs")
 def rows(repo_root) -> list[list[str]]:
     """what, result, note, test."""
     lines = (repo_root / "docs" / "compatibility.md").read_text(encoding="utf-8").splitlines()
-    table = [[cell.strip() for cell in line.strip().strip("|").split(" |")] for line in lines if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines if line.startswith("| ")]
     return table[2:]
 
 

@@ -42,7 +42,7 @@ def settings_of(source: Path, cache: Path, **data):
     """Settings of the smallest cache there is; ``data`` changes its section."""
     return from_dict(
         {
-            "run": {"folder": str(cache.parent / "run"), "seed": data.pop("seed", 0)},
+            "run": {"folder": str(cache.parent / "run")},
             "model": {
                 "preset": "tiny", "transformer": "tiny", "vae": "tiny", "text_encoder": "hashed",
                 "slotid": data.pop("slotid", {}),

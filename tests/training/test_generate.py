@@ -14,7 +14,7 @@ def config(**changes):
 
 
 def sample(velocity, **changes):
-    return generate(velocity, config(**changes), positive_1LE=TEXT, negative_1LE=NO_TEXT)
+    return generate(velocity, config(**changes), positive_BLE=TEXT, negative_BLE=NO_TEXT)
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -73,8 +73,9 @@ class Entry:
     windows: str
     """How the two lie: ``disjoint``, ``overlapping`` or ``same``."""
     portrait_second: float
-    coverage: dict[str, Any]
-    """What the reference shows of the person, see :class:`slotid_core.reference.coverage.Coverage`."""
+    coverage: dict[str, Any] | None
+    """What the reference shows of the person, see :class:`slotid_core.reference.coverage.Coverage`; ``None`` where no
+    face was searched."""
     sha256: dict[str, str]
     """Of each tensor's bytes."""
 

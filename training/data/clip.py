@@ -33,6 +33,7 @@ from training.data.augment import change_colours, change_path, draw_change
 from training.data.masks import mask_at
 from training.data.sources import PersonHint, Reject, SourceVideo, UnusableError
 from training.data.windows import Windows, candidate_windows, longest_length, nearest_size, target_box
+from training.data.world import drawn_pictures
 from training.settings import DataSettings, Settings
 from training.text import most_text_tokens, open_text_encoder
 
@@ -59,14 +60,21 @@ class Bench:
     """What turns videos into tensors: face backend, VAE and text encoder, loaded when first needed, once a process.
 
     Args:
-        faces: finds faces; the one that the settings name where left out.
+        faces: finds faces; the one that the settings name where left out. Drawn people are known without any.
         device: of VAE and text encoder; a GPU where there is one.
     """
 
     def __init__(self, settings: Settings, *, faces: FaceBackend | None = None, device: torch.device | None = None):
         self.settings = settings
-        self.faces = choose_backend(settings.data.faces, frames=1) if faces is None else faces
+        if faces is None and settings.data.layout != "world":
+            faces = choose_backend(settings.data.faces, frames=1)
+        self.faces = faces
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def faces_name(self) -> str:
+        """Of the face backend, as the manifest names it."""
+        return "none: drawn" if self.faces is None else self.faces.name
 
     @cached_property
     def vae(self):
@@ -94,7 +102,7 @@ class Bench:
 def prepare_clip(bench: Bench, video: SourceVideo) -> PreparedClip | Reject:
     """Tensors of one video, or why there are none."""
     try:
-        return _prepare(bench, video)
+        return _prepare_drawn(bench, video) if bench.faces is None else _prepare(bench, video)
     except (UnusableError, UnusableClipError) as error:
         return Reject(id=video.id, reason=error.reason, detail=str(error))
 
@@ -145,6 +153,43 @@ def _prepare(bench: Bench, video: SourceVideo) -> PreparedClip:
         "thumbnail.reference": _jpeg(references[0][len(references[0]) // 2]),
         "thumbnail.portrait": _jpeg(portrait.image_HWC),
         "thumbnail.target": _jpeg(target_FHWC[len(target_FHWC) // 2]),
+    }
+    return PreparedClip(tensors=tensors, facts=facts)
+
+
+def _prepare_drawn(bench: Bench, video: SourceVideo) -> PreparedClip:
+    """The whole clip is the reference, and the target of the person's other clips."""
+    clip_FHWC, portrait_HWC = drawn_pictures(video, bench.settings)
+    shuffled = bench.settings.model.slotid_config().clip_order == "shuffled"
+    # A third of the time on a CPU, and latents within a hundredth of their spread.
+    half = bench.settings.memory.precision == "bf16"
+    with torch.autocast(bench.device.type, torch.bfloat16, enabled=half):
+        latents_CThw = bench.encode(clip_FHWC)
+        portrait_C1hw = bench.encode(portrait_HWC.unsqueeze(0))
+        reference_CThw = bench.encode(_ordered(bench, clip_FHWC)) if shuffled else latents_CThw
+    caption = bench.text.encode(video.caption, most_text_tokens(bench.settings))
+    tensors = {
+        "target": latents_CThw.to(torch.bfloat16),
+        "portrait": portrait_C1hw,
+        "text": caption.text_LE,
+        "reference.0": reference_CThw,
+        "thumbnail.reference": _jpeg(clip_FHWC[0]),
+        "thumbnail.portrait": _jpeg(portrait_HWC),
+        "thumbnail.target": _jpeg(clip_FHWC[len(clip_FHWC) // 2]),
+    }
+    seconds = (0.0, len(clip_FHWC) / bench.settings.data.fps)
+    facts = {
+        "target_shape": tuple(tensors["target"].shape[1:]),
+        "reference_shape": tuple(tensors["reference.0"].shape[1:]),
+        "portrait_shape": tuple(tensors["portrait"].shape[1:]),
+        "variants": 1,
+        "text_tokens": len(caption.text_LE),
+        "text_cut": caption.cut,
+        "target_seconds": seconds,
+        "reference_seconds": seconds,
+        "windows": "same",
+        "portrait_second": 0.0,
+        "coverage": None,
     }
     return PreparedClip(tensors=tensors, facts=facts)
 
@@ -250,7 +295,7 @@ def _target(bench: Bench, frames_FHWC: Tensor, windows: Windows, whole: Analysis
 
 def _reference(bench: Bench, frames_FHWC: Tensor, analysis: Analysis, clip: str, variant: int) -> Tensor:
     """One version of the square clip, ``[F, side, side, 3]`` float in [0, 1]."""
-    data, seed = bench.settings.data, bench.settings.run.seed
+    data, seed = bench.settings.data, bench.settings.data.seed
     change = draw_change(data.augment, seed=seed, clip=clip, variant=variant)
     path = change_path(analysis.path, change, height=frames_FHWC.shape[1], width=frames_FHWC.shape[2])
     return change_colours(crop_along(frames_FHWC, path, data.reference_side), change)

@@ -31,7 +31,7 @@ _BEHIND = {
 class GeneratedSource:
     """Clips of each person in different light, before different backgrounds, doing different things.
 
-    Each video depends on ``run.seed``, ``data.generated`` and ``data.fps`` alone, so that a run that was ended goes on
+    Each video depends on ``data.seed``, ``data.generated`` and ``data.fps`` alone, so that a run that was ended goes on
     where it was.
     """
 
@@ -45,7 +45,7 @@ class GeneratedSource:
         for person in range(generated.people):
             for clip in range(generated.clips):
                 name = f"person{person:05d}/clip{clip:02d}"
-                scene, motion, caption = _plan(self._settings.run.seed, person, clip)
+                scene, motion, caption = _plan(self._settings.data.seed, person, clip)
                 path = cache / FOLDER / f"{name}.mp4"
                 videos.append(SourceVideo(id=name, path=path, caption=caption, person=f"person{person:05d}"))
                 if not path.is_file():
@@ -55,7 +55,7 @@ class GeneratedSource:
         return videos, []
 
     def _render(self, path, person: int, clip: int, scene: Scene, motion: Motion) -> None:
-        generated, fps, seed = self._settings.data.generated, self._settings.data.fps, self._settings.run.seed
+        generated, fps, seed = self._settings.data.generated, self._settings.data.fps, self._settings.data.seed
         scenes = move(scene, motion, frames=generated.frames, fps=fps, seed=_seed(seed, "motion", person, clip))
         traits = sample_traits(_seed(seed, "person", person))
         rendered = head_clip(traits, scenes, height=generated.side, width=generated.side, fps=fps)

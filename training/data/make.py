@@ -58,7 +58,7 @@ def make_cache(
     hashes = FileHashes(folder)
     models = model_hashes(settings, hashes)
     bench = Bench(settings) if bench is None else bench
-    shaped_by = {"settings": shaping_settings(settings), "models": models, "faces": bench.faces.name}
+    shaped_by = {"settings": shaping_settings(settings), "models": models, "faces": bench.faces_name}
     _claim(folder, shaped_by)
     videos, known_rejects = open_source(settings).videos()
     if not videos and not known_rejects:
@@ -76,7 +76,7 @@ def make_cache(
     rejects = sorted([*known_rejects, *(r for info in infos.values() for r in info.rejects)], key=lambda r: r.id)
     by_id = {video.id: video for video in videos}
     people = {by_id[clip["id"]].person for info in infos.values() for clip in info.clips}
-    held_out = hold_out(people, settings.data.held_out, settings.run.seed)
+    held_out = hold_out(people, settings.data.held_out, settings.data.seed)
     entries = sorted(
         (
             _entry(clip, by_id[clip["id"]], file, held_out, sha256, dataset_folder(settings))
@@ -88,7 +88,7 @@ def make_cache(
     assert len(entries) + len(rejects) == len(videos) + len(known_rejects), "a video got lost"
     manifest = Manifest(
         settings={**shaped_by["settings"], **split_settings(settings)},
-        facts=_facts(entries, rejects, models, bench.faces.name, settings.data.fps),
+        facts=_facts(entries, rejects, models, bench.faces_name, settings.data.fps),
         shards={job.file: {"key": job.key, "bytes": (folder / SHARDS / job.file).stat().st_size} for job in jobs},
         entries=tuple(entries),
         rejects=tuple(rejects),

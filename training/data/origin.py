@@ -19,13 +19,15 @@ def shaping_settings(settings: Settings) -> dict[str, Any]:
     names += ["clips_per_shard", "augment"]
     names += ["generated"] if settings.data.layout == "generated" else []
     shaping = {f"data.{name}": data[name] for name in names}
+    if settings.data.layout == "world":
+        shaping["memory.precision"] = settings.memory.precision
     config = settings.model.slotid_config()
     return {
         **shaping,
         "model.slotid.clip_order": config.clip_order,
         "model.slotid.backbone.text_dim": config.backbone.text_dim,
         "text tokens": most_text_tokens(settings),
-        "run.seed": settings.run.seed,
+        "data.seed": settings.data.seed,
     }
 
 

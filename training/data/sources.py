@@ -115,6 +115,10 @@ def open_source(settings: Settings) -> Source:
     assert data.source is not None, "settings hold a source for every other layout"
     if not data.source.is_dir():
         raise SlotIDError(f"There is no folder {data.source}. Set data.source to the dataset's folder.")
+    if data.layout == "world":
+        from training.data.world import WorldSource
+
+        return WorldSource(settings)
     if data.layout == "consisid":
         from training.data.consisid import ConsisIDSource
 

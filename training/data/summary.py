@@ -113,7 +113,7 @@ def _coverage(entries: Sequence[Entry]) -> str:
     ]
     charts = []
     for title, read in asked:
-        values = [value for e in entries if (value := read(e.coverage)) is not None]
+        values = [value for e in entries if e.coverage and (value := read(e.coverage)) is not None]
         if values:
             charts.append(_chart(title, _histogram(values)))
     return f'<h2>What the references show</h2><div class="charts">{"".join(charts)}</div>' if charts else ""
@@ -211,7 +211,7 @@ def _card(entry: Entry, pictures: dict[str, bytes]) -> str:
     )
     held = '<span class="held">held out</span>' if entry.held_out else ""
     (a, b), (c, d) = entry.reference_seconds, entry.target_seconds
-    lacks = "; ".join(sentence.split(":")[0] for sentence in entry.coverage["missing"])
+    lacks = "; ".join(sentence.split(":")[0] for sentence in (entry.coverage or {"missing": []})["missing"])
     return (
         f'<div class="clip"><div class="pictures">{images}</div><div class="id">{_text(entry.id)}{held}</div>'
         f'<p class="quiet">{_text(entry.person)} &middot; reference {a:.2f}&ndash;{b:.2f} s, '

@@ -21,7 +21,6 @@ from slotid_core.injection import Injection
 from slotid_core.lora import LoraWeights
 from slotid_core.model import SlotID
 from slotid_core.types import IdentityEmbedding
-from training.prompts import LENGTH
 from training.trainer.batches import Item
 from training.wan_injection import add_lora, inject, lora_parameters, read_lora
 
@@ -35,18 +34,20 @@ class Adapter(nn.Module):
     Args:
         config: of the Slot-ID model.
         transformer: frozen; gets hooks and LoRA layers and keeps them.
+        context_length: tokens of a padded prompt.
         seed: of the initial weights.
         device: where the arithmetic is done.
         precision: of autocast; float32 turns it off.
     """
 
     def __init__(
-        self, config: SlotIDConfig, transformer: WanTransformer3DModel, *, seed: int, device: torch.device,
+        self, config: SlotIDConfig, transformer: WanTransformer3DModel, *, context_length: int, seed: int, device: torch.device,
         precision: torch.dtype,
     ):  # fmt: skip
         super().__init__()
         start = untrained_weights_of(config, seed)
         self.config, self.device, self.precision = config, device, precision
+        self.context_length = context_length
         self.slotid: SlotID = start.model.to(device).train()
         self.transformer = transformer.requires_grad_(False).train()
         self.lora_config = config.lora
@@ -122,8 +123,8 @@ class Adapter(nn.Module):
         )
 
     def context(self, items: Sequence[Item]) -> Tensor:
-        """Text tokens with zero tokens as pads, ``[B, 512, E]``."""
-        padded = [functional.pad(item.text_LE, (0, 0, 0, LENGTH - len(item.text_LE))) for item in items]
+        """Text tokens with zero tokens as pads, ``[B, context_length, E]``."""
+        padded = [functional.pad(item.text_LE, (0, 0, 0, self.context_length - len(item.text_LE))) for item in items]
         return self._stack(padded).to(self.transformer.dtype)
 
     def _stack(self, tensors: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ import yaml
 from slotid_core.errors import SlotIDError
 from training.data.cache import Cache, open_cache
 from training.settings import Settings
+from training.text import context_length
 from training.trainer import state as checkpointing
 from training.trainer.adapter import Adapter
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
@@ -228,7 +229,8 @@ def _adapter(settings: Settings, processes: Processes, plan: str) -> Adapter:
     else:
         transformer = load_transformer(Path(source), precision)
     adapter = Adapter(
-        settings.model.slotid_config(), transformer, seed=settings.run.seed, device=processes.device,
+        settings.model.slotid_config(), transformer, context_length=context_length(settings), seed=settings.run.seed,
+        device=processes.device,
         precision=precision,
     )  # fmt: skip
     apply_plan(adapter.injected, plan, processes.device)

@@ -90,6 +90,6 @@ def _generate(adapter: Adapter, held_out: HeldOut, item: Item, *, identity: bool
     empty_1LE = torch.zeros_like(context_1LE)
     empty = held_out.cache.empty_text_LE.to(empty_1LE)
     empty_1LE[:, : len(empty)] = empty
-    return generate(velocity, config, positive_1LE=context_1LE, negative_1LE=empty_1LE, channels=len(item.target_CTHW))[
+    return generate(velocity, config, positive_BLE=context_1LE, negative_BLE=empty_1LE, channels=len(item.target_CTHW))[
         0
     ].cpu()

@@ -17,31 +17,26 @@ from .traits import FrontTraits, HeadTraits, SideTraits
 FRONT = (
     "face_width",
     "face_length",
-    "jaw_width",
     "eye_size",
-    "eye_spacing",
     "brow_thickness",
-    "brow_height",
     "nose_width",
     "mouth_width",
-    "lip_fullness",
     "skin_depth",
     "hair_depth",
     "hair_warmth",
     "hair_length",
     "hair_volume",
-    "hair_curl",
     "fringe",
     "beard",
 )
 """Names of ``Identity.front_F``: what a frontal portrait shows."""
-SIDE = ("nose_projection", "nose_bridge", "chin_projection", "skull_depth", "ear_set", "hair_back", "bun", "mark")
+SIDE = ("nose_projection", "chin_projection", "skull_depth", "ear_set", "hair_back", "bun", "mark")
 """Names of ``Identity.side_S``: what only other views show. A mark below one half is on the left of a frontal picture,
 above on the right, and the larger the farther from one half."""
 DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo")
 """Names of ``Identity.dynamics_D``: what only frames in their order show (``performance.py``)."""
 
-_FRONT_RELIEF, _SIDE_RELIEF = 1.6, 1.8
+_FRONT_RELIEF, _SIDE_RELIEF = 1.9, 2.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +97,6 @@ def head_traits(identity: Identity) -> HeadTraits:
             eye_hue=(1 - hair) * (1 - 0.8 * skin) * (0.9 - 0.3 * max(warmth, 0)),
             hair_length=0.15 + 0.6 * front["hair_length"],
             hair_volume=front["hair_volume"],
-            hair_curl=front["hair_curl"],
             hairline=0.6 - 1.2 * front["fringe"],
             fringe=max(front["fringe"] - 0.4, 0) / 0.6,
             beard=0.15 + 0.85 * front["beard"] if front["beard"] > 0 else 0.0,

@@ -24,7 +24,7 @@ from .scene import Background, Camera, Expression, Light, Scene
 TEMPOS = {"nod_tempo": (1.0, 2.2), "tilt_tempo": (1.0, 2.2), "talk_tempo": (1.2, 3.0), "blink_tempo": (1.0, 2.4)}
 SMILE_TEMPO = 1.0
 """Smiles a second, of everybody: people differ in how fast a smile comes against how fast it goes."""
-NOD, TILT = 6.0, 7.0
+NOD, TILT = 8.0, 9.0
 """Degrees to either side."""
 _TURN = 58.0
 """Degrees to either side: every clip shows both sides of the head."""
@@ -43,10 +43,10 @@ _EXPRESSIONS = {
 _PITCH = {"": 0.0, "looking up": 13.0, "looking down": -13.0, "while talking": 0.0}
 # Zoom in the first and the last frame.
 _CAMERAS = {
-    "close-up": (1.22, 1.22),
-    "medium shot": (0.96, 0.96),
-    "camera moving closer": (0.94, 1.24),
-    "camera moving away": (1.24, 0.94),
+    "close-up": (1.42, 1.42),
+    "medium shot": (1.1, 1.1),
+    "camera moving closer": (1.08, 1.44),
+    "camera moving away": (1.44, 1.08),
 }
 # Azimuth, elevation, strength, warmth, ambient.
 _LIGHTS = {
@@ -128,7 +128,7 @@ def pose_for_portrait(scenario: Scenario) -> Scene:
         light=_light(scenario, np.zeros(3)),
         background=Background(kind="plain", colour=(1.0, 1.0, 1.0)),
         clothing=CLOTHING[scenario.clothing],
-        camera=Camera(zoom=1.12, offset_y=0.034),
+        camera=Camera(zoom=1.3, offset_y=0.039),
     )
 
 

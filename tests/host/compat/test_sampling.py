@@ -36,9 +36,7 @@ def test_samplers(run, tiny, t2v, prompts):
     for sampler in ("uni_pc", "dpmpp_sde", "res_multistep", "lcm", "euler_ancestral"):
 
         def sample(patch, sampler=sampler):
-            return tiny.ksampler(
-                patch(t2v), prompts["positive"], prompts["negative"], latent, steps=2, sampler=sampler
-            )
+            return tiny.ksampler(patch(t2v), prompts["positive"], prompts["negative"], latent, steps=2, sampler=sampler)
 
         null, a, b = run(sample, strength=0.0), run(sample, 0), run(sample, 1)
         assert min(tiny.relative(a.latents, other.latents) for other in (null, b)) > 1e-3, sampler
@@ -122,9 +120,7 @@ def test_several_prompts(shows_the_person, tiny, t2v, prompts):
     )
     for positive in (together, first + second):
         shows_the_person(
-            lambda patch, positive=positive: tiny.ksampler(
-                patch(t2v), positive, prompts["negative"], latent, steps=4
-            ),
+            lambda patch, positive=positive: tiny.ksampler(patch(t2v), positive, prompts["negative"], latent, steps=4),
             positives=("positive", "middle"),
         )
 

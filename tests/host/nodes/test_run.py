@@ -264,7 +264,7 @@ def test_the_demo_prompt_is_the_cores(run, core):
     ((context, extra),) = run("SlotIDDemoPrompt", text="a red car").conditioning
     assert torch.equal(context, core.demo_text.embed_prompt("a red car")) and extra == {}
     ((empty, _),) = run("SlotIDDemoPrompt", text="").conditioning
-    assert empty.shape == (1, 512, 4096) and not empty.any()
+    assert empty.shape == (1, 64, 4096) and not empty.any()
 
 
 def test_real_clips_show_different_people(run, folders, shared_clips, slotid_model, vae):

@@ -79,8 +79,8 @@ def test_no_cache_and_one_that_is_not_finished(copied, tiny_settings, drawn_data
         ({"lengths": [9]}, r"data.lengths was \[5\], now \[9\]"),
         ({"augment": {"variants": 3}}, "data.augment was"),
         ({"held_out": 0.6}, "data.held_out was 0.5, now 0.6"),
-        ({"seed": 4}, "run.seed was 0, now 4"),
-        ({"slotid": {"reader": {"slots": 12}}}, "text tokens was 504, now 498"),
+        ({"seed": 4}, "data.seed was 0, now 4"),
+        ({"slotid": {"reader": {"slots": 12}}}, "text tokens was 56, now 50"),
         ({"slotid": {"clip_order": "shuffled"}}, "model.slotid.clip_order was temporal, now shuffled"),
     ],
 )

@@ -16,6 +16,7 @@ from training import settings as settings_file
 from training.data.cache import Entry, Sample
 from training.random_weights import randomise_outputs
 from training.settings import Settings
+from training.text import context_length
 from training.trainer.adapter import Adapter
 from training.trainer.batches import BatchOrder, Item, TrainingClips, micro_batches
 from training.wan_diffusers import tiny_transformer
@@ -107,7 +108,9 @@ def make_adapter() -> Callable[..., Adapter]:
 
     def make(settings: Settings, seed: int = 0, dtype: torch.dtype = torch.float32) -> Adapter:
         config, wan = settings.model.slotid_config(), tiny_transformer(dtype=dtype)
-        return Adapter(config, wan, seed=seed, device=torch.device("cpu"), precision=dtype)
+        return Adapter(
+            config, wan, context_length=context_length(settings), seed=seed, device=torch.device("cpu"), precision=dtype
+        )
 
     return make
 

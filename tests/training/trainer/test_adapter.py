@@ -26,7 +26,7 @@ def test_the_loss_of_an_untrained_adapter_is_flow_matching_of_the_plain_backbone
             velocity = plain(
                 hidden_states=((1 - t) * z + t * eps)[None],
                 timestep=torch.tensor([1000.0 * t]),
-                encoder_hidden_states=functional.pad(item.text_LE, (0, 0, 0, 512 - len(item.text_LE)))[None],
+                encoder_hidden_states=functional.pad(item.text_LE, (0, 0, 0, 64 - len(item.text_LE)))[None],
                 return_dict=False,
             )[0][0]
         expected = functional.mse_loss(velocity, eps - z)

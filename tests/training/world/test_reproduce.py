@@ -1,0 +1,91 @@
+"""The whole experiment at the smallest size: nothing is learned, everything is run, and the figures are told honestly."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from slotid_core.checkpoint import load_weights
+from training import reproduce
+from training.world.experiment.report import r2, write_report
+from training.world.models.probe import PARTS, TRAITS
+
+SMALL = [
+    "--people", "4", "--metric-people", "4", "--held-out", "2", "--vae-minutes", "0.03", "--backbone-minutes", "0.03",
+    "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2",
+    "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2", "validation.samples=0", "log.tensorboard=false",
+    "data.held_out=0.4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    arguments = ["--folder", str(folder), "--results", str(folder / "results"), *SMALL]
+    assert reproduce.main(arguments) == 0
+    return folder, arguments
+
+
+def result(folder, name):
+    return json.loads((folder / "results" / f"{name}.json").read_text())
+
+
+def test_every_variant_leaves_figures_of_everybody(reproduced):
+    folder, _ = reproduced
+    for name in ("slotid-0", "conv_pool-0"):
+        found = result(folder, name)
+        assert found["trained_steps"] == 3 and found["people"] == 2
+        assert np.array(found["videos"]["traits"]).shape == (2, len(TRAITS))
+        assert len(found["videos"]["face"]) == len(found["videos"]["follows"]) == 2
+    assert "routing" in result(folder, "slotid-0") and "routing" not in result(folder, "conv_pool-0")
+
+
+def test_the_identity_reaches_the_videos(reproduced):
+    """Same noise, same caption: what differs is the identity, and with it whose portrait it is."""
+    folder, _ = reproduced
+    plain = result(folder, "bounds")["none"]["sha256"]
+    found = result(folder, "slotid-0")
+    assert all(a != b for a, b in zip(plain, found["videos"]["sha256"], strict=True))
+    assert all(a != b for a, b in zip(found["crossed"]["sha256"], found["videos"]["sha256"], strict=True))
+
+
+def test_the_ceiling_is_the_persons_other_clip(reproduced):
+    folder, _ = reproduced
+    bounds = result(folder, "bounds")
+    assert bounds["real"]["sha256"] != bounds["none"]["sha256"] and len(bounds["stranger_face"]) == 2
+
+
+def test_the_command_goes_on_where_it_ended(reproduced, capfd):
+    folder, arguments = reproduced
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"}
+    assert reproduce.main(arguments) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_report_names_every_result(reproduced):
+    folder, _ = reproduced
+    page = (folder / "results" / "README.md").read_text()
+    for wanted in ("Slot-ID, seed 0", "A: 3DConv-Pool, seed 0", "real other clip", "no identity", "2 held-out people"):
+        assert wanted in page
+    assert all(f"`{trait}`" in page for trait in TRAITS)
+
+
+def test_models_are_files_that_hosts_load(reproduced):
+    folder, _ = reproduced
+    assert "decoder.head.2.weight" in load_file(folder / "vae.safetensors")
+    assert "blocks.5.cross_attn.k.weight" in load_file(folder / "backbone.safetensors")
+    weights = load_weights(folder / "runs" / "slotid-0" / "weights" / "slotid.safetensors")
+    assert not weights.untrained and weights.model.config.backbone.blocks == 6
+
+
+def test_r2_of_the_truth_and_of_the_mean():
+    true = np.random.RandomState(0).uniform(size=(40, len(TRAITS)))
+    for part in PARTS:
+        assert r2(true, true, part) == 1.0
+        assert r2(np.broadcast_to(true.mean(0), true.shape), true, part) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_empty_folder_of_results_is_a_page_without_figures(tmp_path):
+    write_report(tmp_path)
+    assert "held-out people" not in (tmp_path / "README.md").read_text()

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Slot-ID World from nothing to its report: people, VAE, backbone, probe, every variant, and what came of it.
+
+python training/reproduce.py                                   # everything; hours on two cores
+python training/reproduce.py --variants slotid portrait_only --seeds 0
+python training/reproduce.py --identity-seed 1                 # the same weights on people nobody has seen
+python training/reproduce.py --report                          # only the report, from the results that are there
+
+Whatever is there is kept: one command goes on where the last one ended, and adds to docs/results/world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from slotid_core.errors import SlotIDError
+from training.world.experiment.variants import VARIANTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PREPARE = ROOT / "training" / "prepare.py"
+CONFIG = ROOT / "training" / "configs" / "world.yaml"
+RESULTS = ROOT / "docs" / "results" / "world"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        args.folder, args.results = args.folder.resolve(), args.results.resolve()
+        if not args.report:
+            run(args)
+        if args.results.is_dir():
+            from training.world.experiment.report import write_report
+
+            write_report(args.results)
+    except SlotIDError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--folder", type=Path, default=ROOT / "outputs" / "world", help="pictures, models, runs (outputs/world)")
+    add("--results", type=Path, default=RESULTS, help="where figures go, a JSON for each variant and seed")
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    add("--seeds", type=int, nargs="+", help="of the training; left out: as many as the variant is asked for")
+    add("--people", type=int, default=1300, help="to train on (%(default)s)")
+    add("--metric-people", type=int, default=1000, help="for the probe: a tenth, at least two, to test it, the others to train it")
+    add("--held-out", type=int, default=200, help="to report on (%(default)s)")
+    add("--identity-seed", type=int, default=0, help="another number reports on other people")
+    add("--vae-minutes", type=float, default=45)
+    add("--backbone-minutes", type=float, default=60)
+    add("--probe-minutes", type=float, default=45)
+    add("--set", nargs="*", default=[], metavar="section.field=value", help="changes of world.yaml, for all variants")
+    add("--report", action="store_true", help="nothing is trained or measured")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make what is missing, in order."""
+    from training.world.pictures import draw_missing, people
+
+    pictures = args.folder / "pictures"
+    for split, count, world in (
+        ("train", args.people, 0),
+        ("metric", args.metric_people, 0),
+        ("held_out", args.held_out, args.identity_seed),
+    ):
+        draw_missing(pictures, list(people(split, count, world)), processes=2)
+    models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
+    shared = [
+        f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
+        f"model.transformer={models['backbone']}", *args.set,
+    ]  # fmt: skip
+    _make(models["vae"], "-m", "training.world.models.vae", pictures, models["vae"], "--minutes", args.vae_minutes)
+    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, "--workers", 2)
+    _make(
+        models["backbone"], "-m", "training.world.models.backbone", CONFIG, models["backbone"], *shared,
+        "--minutes", args.backbone_minutes,
+    )  # fmt: skip
+    _make(
+        models["probe"], "-m", "training.world.models.probe", pictures, models["vae"], models["probe"],
+        "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10),
+    )  # fmt: skip
+
+    from training.world.experiment.results import Bench
+
+    bench = Bench(args.folder, models, people=args.held_out, world=args.identity_seed)
+    bench.write_bounds(args.results)
+    for name in args.variants:
+        variant = VARIANTS[name]
+        for seed in range(variant.seeds) if args.seeds is None else args.seeds:
+            result = args.results / f"{name}-{seed}{_world(args)}.json"
+            if result.is_file():
+                continue
+            folder = args.folder / "runs" / f"{name}-{seed}"
+            changes = [*variant.changes, f"run.seed={seed}", *args.set]
+            settings = [CONFIG, *shared, *changes, f"run.folder={folder}"]
+            if variant.own_cache:
+                settings.append(f"data.cache={args.folder / f'cache-{name}'}")
+            weights = folder / "weights" / "slotid.safetensors"
+            if not weights.is_file():
+                _python(PREPARE, *settings, "--workers", 2)
+            _make(weights, ROOT / "training" / "train.py", *settings)
+            bench.write_result(result, name, seed, weights, changes=changes)
+
+
+def _make(file: Path, *command: object) -> None:
+    """Run a command that makes the file, unless it is there."""
+    if not file.is_file():
+        _python(*command)
+
+
+def _python(*arguments: object) -> None:
+    command = [sys.executable, *map(str, arguments)]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        raise SlotIDError(f"This ended with status {done.returncode}: {' '.join(command)}. Run it again to go on.")
+    print(f"{time.monotonic() - started:.0f} s: {' '.join(command[1:3])}", flush=True)
+
+
+def _world(args: argparse.Namespace) -> str:
+    return f"-world{args.identity_seed}" if args.identity_seed else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the world shows of the method: variants, how they are measured, and the report."""

@@ -1,0 +1,203 @@
+"""How much of held-out people a set of weights shows: videos of them, read by the probe.
+
+Each person is shown to Slot-ID in one clip and one portrait, and made to do what the caption of their other clip says;
+the two share neither action, background, clothing nor light.
+
+Letters: N people, I traits, B rows, C latent channels, F frames, H W height and width, T h w latent frames, height, width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from slotid_core.checkpoint import SlotIDWeights
+from slotid_core.demo_text import embed_prompt
+from slotid_core.injection import Injection
+from slotid_core.latents import shuffle_frames
+from slotid_core.types import IdentityEmbedding, Routing
+from training.generate import GenerateConfig, Velocity, generate
+from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel, decode_latents, encode_frames
+from training.wan_injection import inject
+from training.world.models.probe import Measured, Probe, measure, traits_of
+from training.world.pictures import FRAMES, SIZE, WorldClip, picture_path, read_pictures
+from training.world.scenario import SLOTS, labels
+
+STEPS, SHIFT, GUIDANCE = 20, 3.0, 3.0
+_TOGETHER = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Held-out people, ready to be shown: everything that does not depend on the weights."""
+
+    clips: list[tuple[WorldClip, WorldClip]]
+    """Of each person the clip that is the reference, and the one whose caption is asked for."""
+    reference_NFHW3: Tensor
+    """uint8, as drawn."""
+    reference_NCThw: Tensor
+    portrait_NCThw: Tensor
+    wanted_NFHW3: Tensor
+    """The other clip after the VAE, uint8: what could be reached at best."""
+    seen_NFHW3: Tensor
+    """The reference after the VAE, uint8."""
+
+    @property
+    def traits_NI(self) -> Tensor:
+        return torch.stack([traits_of(reference.identity) for reference, _ in self.clips])
+
+    @property
+    def said(self) -> list[dict[str, int]]:
+        return [labels(wanted.scenario) for _, wanted in self.clips]
+
+
+def load_people(folder: Path, vae: AutoencoderKLWan, *, count: int, world: int) -> People:
+    """Read what was drawn of the first ``count`` held-out people of a world."""
+    clips = [tuple(WorldClip(split="held_out", index=i, clip=c, world=world) for c in (0, 1)) for i in range(count)]
+    drawn, latents, portraits, wanted, seen = [], [], [], [], []
+    for reference, other in tqdm(clips, desc="people", unit="person"):
+        pictures = read_pictures(picture_path(folder, reference))
+        target = read_pictures(picture_path(folder, other))["clip"]
+        drawn.append(pictures["clip"])
+        latents.append(_encode(vae, pictures["clip"]))
+        portraits.append(_encode(vae, pictures["portrait"][None]))
+        seen.append(_decode(vae, latents[-1]))
+        wanted.append(_decode(vae, _encode(vae, target)))
+    return People(
+        clips=clips,
+        reference_NFHW3=torch.stack(drawn),
+        reference_NCThw=torch.stack(latents),
+        portrait_NCThw=torch.stack(portraits),
+        wanted_NFHW3=torch.stack(wanted),
+        seen_NFHW3=torch.stack(seen),
+    )
+
+
+def _encode(vae: AutoencoderKLWan, frames_FHW3: Tensor) -> Tensor:
+    with _half():
+        return encode_frames(vae, frames_FHW3.float() / 255)[0].cpu()
+
+
+def _decode(vae: AutoencoderKLWan, latents_CThw: Tensor) -> Tensor:
+    with _half():
+        return (decode_latents(vae, latents_CThw[None].float()) * 255).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def embed(
+    weights: SlotIDWeights, people: People, vae: AutoencoderKLWan, portraits_of: Callable[[int], int] = lambda n: n
+) -> tuple[IdentityEmbedding, Routing | None]:
+    """All people's identities, and what the slots read where there is routing.
+
+    Args:
+        portraits_of: whose portrait is shown with person n's clip.
+    """
+    clips_NCThw = people.reference_NCThw
+    if weights.model.config.clip_order == "shuffled":
+        shuffled = [shuffle_frames(frames, seed=0) for frames in people.reference_NFHW3]
+        clips_NCThw = torch.stack([_encode(vae, frames) for frames in shuffled])
+    portraits_NCThw = people.portrait_NCThw[[portraits_of(n) for n in range(len(clips_NCThw))]]
+    encoding = weights.model.encode(clips_NCThw, portraits_NCThw)
+    return encoding.embedding, encoding.routing
+
+
+@torch.no_grad()
+def make_videos(
+    transformer: WanTransformer3DModel, vae: AutoencoderKLWan, people: People, weights: SlotIDWeights | None,
+    embedding: IdentityEmbedding | None, *, guidance: float = GUIDANCE,
+) -> Tensor:  # fmt: skip
+    """Everybody doing what their other clip's caption says, uint8 ``[N, F, H, W, 3]``; without weights: nobody in
+    particular. Person n has noise n, whatever the weights."""
+    videos = []
+    for start in tqdm(range(0, len(people.clips), _TOGETHER), desc="videos", unit=f"{_TOGETHER} videos"):
+        rows = range(start, min(start + _TOGETHER, len(people.clips)))
+        context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows])
+        config = GenerateConfig(
+            width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=guidance, seed=start
+        )
+        with ExitStack() as stack:
+            if weights is None:
+                patched = partial(_plain_velocity, transformer)
+            else:
+                injection = Injection(weights.model, _rows(embedding, rows))
+                patched = stack.enter_context(inject(transformer, [injection], weights.lora))
+            stack.enter_context(_half())
+            latents_BCThw = generate(
+                partial(_velocity, patched, transformer.dtype), config, positive_BLE=context_BLE, negative_BLE=torch.zeros_like(context_BLE)
+            )
+        videos += [_decode(vae, latents_CThw) for latents_CThw in latents_BCThw]
+    return torch.stack(videos)
+
+
+def _plain_velocity(
+    transformer: WanTransformer3DModel, latents_BCThw: Tensor, sigma_B: Tensor, text_BLE: Tensor, _: Tensor
+) -> Tensor:
+    return transformer(latents_BCThw, 1000 * sigma_B, text_BLE, return_dict=False)[0]
+
+
+def _velocity(patched: Velocity, dtype: torch.dtype, latents_BCThw: Tensor, *others: Tensor) -> Tensor:
+    """In the backbone's numbers, as in training; the sampler adds up in float32."""
+    return patched(latents_BCThw.to(dtype), *others).float()
+
+
+def _half() -> torch.autocast:
+    """As the backbone and the VAE were trained; four times as fast on a CPU."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def _rows(embedding: IdentityEmbedding, rows: range) -> IdentityEmbedding:
+    return IdentityEmbedding(**{name: tensor[rows.start : rows.stop] for name, tensor in vars(embedding).items()})
+
+
+def numbers(probe: Probe, people: People, videos_NFHW3: Tensor) -> dict[str, list]:
+    """What is kept of each person's video: the traits that are read from it, how alike the face is to the reference's,
+    which slots of the caption it follows, and how much it shakes."""
+    measured = measure(probe, videos_NFHW3)
+    reference = measure(probe, people.seen_NFHW3)
+    return {
+        "traits": _rounded(measured.traits_BI),
+        "face": _rounded((measured.face_BE * reference.face_BE).sum(-1)),
+        "follows": _follows(measured, people.said),
+        "jitter": _rounded(jitter(videos_NFHW3)),
+        "sha256": [hashlib.sha256(video.numpy().tobytes()).hexdigest()[:12] for video in videos_NFHW3],
+    }
+
+
+def stranger_likeness(probe: Probe, people: People) -> list[float]:
+    """The floor: real videos of the next person, held against this person's reference."""
+    wanted, reference = measure(probe, people.wanted_NFHW3), measure(probe, people.seen_NFHW3)
+    return _rounded((wanted.face_BE.roll(1, 0) * reference.face_BE).sum(-1))
+
+
+def _follows(measured: Measured, said: list[dict[str, int]]) -> list[dict[str, bool]]:
+    best = {slot: logits.argmax(-1).tolist() for slot, logits in measured.slots.items()}
+    return [{slot: best[slot][n] == words[slot] for slot in SLOTS} for n, words in enumerate(said)]
+
+
+def jitter(videos_NFHW3: Tensor) -> Tensor:
+    """``[N]``: mean third difference of the pixels in time, 0 to 1 scale; motion that is smooth has little of it."""
+    return (videos_NFHW3.float() / 255).diff(n=3, dim=1).abs().mean((1, 2, 3, 4))
+
+
+def _rounded(values: Tensor) -> list:
+    return torch.round(values.float(), decimals=4).tolist()
+
+
+def routing_figures(routing: Routing) -> dict[str, float]:
+    """How the slots share a clip out: entropy of what one slot reads (1 is evenly everywhere), and how much of the same
+    two slots read (1 is all)."""
+    read_NSL = routing.weights_BSTHW.flatten(2)
+    even = torch.tensor(float(read_NSL.shape[-1])).log()
+    entropy = -(read_NSL * read_NSL.clamp(min=1e-12).log()).sum(-1) / even
+    figures = {"entropy": entropy.mean().item()}
+    if read_NSL.shape[1] > 1:
+        figures["overlap"] = routing.overlap().mean().item()
+    return {name: round(value, 4) for name, value in figures.items()}

@@ -1,0 +1,164 @@
+"""The table of docs/results/world: every figure from the JSON files that are there, with intervals over people.
+
+Letters: N people, I traits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.media import atomic
+from training.world.experiment.results import BOUNDS
+from training.world.experiment.variants import VARIANTS
+from training.world.models.probe import PARTS, TRAITS
+from training.world.scenario import SLOTS
+
+_DRAWS = 1000
+PAGE = "README.md"
+
+
+def write_report(results: Path) -> None:
+    """``README.md`` beside the results."""
+    lines = [
+        "# Slot-ID World: results",
+        "",
+        "Every figure here is of people who do not exist, on a small Wan trained on them ([docs/world.md](../../world.md)).",
+        "It says what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py`, from the JSON",
+        "files beside this page; brackets are 95 % intervals over people (bootstrap).",
+    ]
+    for bounds_file in sorted(results.glob(f"{BOUNDS}*.json")):
+        bounds = json.loads(bounds_file.read_text(encoding="utf-8"))
+        lines += ["", *_section(results, bounds)]
+    with atomic(results / PAGE) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
+    world, people = bounds["identity_seed"], bounds["people"]
+    true_NI = np.array(bounds["true"])
+    found = {}
+    for path in sorted(results.glob("*-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if "variant" in result and result["identity_seed"] == world:
+            found[result["variant"], result["seed"]] = result
+    rows = [
+        _row("real other clip (ceiling)", "", bounds["real"], true_NI),
+        _row("no identity", "", bounds["none"], true_NI),
+    ]
+    for variant in VARIANTS:
+        for (name, seed), result in found.items():
+            if name == variant:
+                label = f"{VARIANTS[name].title}, seed {seed}"
+                rows.append(_row(label, f"{result['trained_steps']:,}", result["videos"], true_NI))
+                if "crossed" in result:
+                    rows += _crossed(result, true_NI)
+    floor = np.array(bounds["stranger_face"])
+    head = ["", "updates", "face", *(f"R² {part}" for part in PARTS), "follows the caption", "jitter"]
+    return [
+        f"## {people} held-out people, world {world}",
+        "",
+        f"Likeness of a real clip of *another* person: {_interval(floor)} (the floor of *face*).",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + " --- |" * len(head),
+        *rows,
+        *_paired(found, true_NI),
+        *_routing(found),
+        *_by_trait(bounds, found, true_NI),
+    ]
+
+
+def _row(label: str, steps: str, videos: dict[str, Any], true_NI: np.ndarray) -> str:
+    read_NI = np.array(videos["traits"])
+    parts = [_r2_interval(read_NI, true_NI, part) for part in PARTS]
+    follows = 100 * np.array([[slot[name] for name in SLOTS] for slot in videos["follows"]]).mean(1)
+    cells = [label, steps, _interval(np.array(videos["face"])), *parts, f"{follows.mean():.1f} %"]
+    return "| " + " | ".join([*cells, f"{np.mean(videos['jitter']):.4f}"]) + " |"
+
+
+def _crossed(result: dict[str, Any], true_NI: np.ndarray) -> list[str]:
+    """Portrait of the next person, clip of this one: whose traits come out."""
+    rows = []
+    for whose, truth_NI in (("the clip's person", true_NI), ("the portrait's person", np.roll(true_NI, -1, 0))):
+        label = f"crossed, seed {result['seed']}, against {whose}"
+        rows.append(_row(label, f"{result['trained_steps']:,}", {**result["crossed"], "face": [0.0]}, truth_NI))
+    return [row.replace("0.000 [0.000, 0.000]", "", 1) for row in rows]
+
+
+def r2(read_NI: np.ndarray, true_NI: np.ndarray, part: str) -> float:
+    """Mean over a part's traits of the share of their spread that is read."""
+    columns = [TRAITS.index(name) for name in PARTS[part]]
+    lost = ((read_NI - true_NI)[:, columns] ** 2).mean(0)
+    return float((1 - lost / true_NI[:, columns].var(0)).mean())
+
+
+def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, part: str) -> str:
+    draws = [r2(read_NI[rows], true_NI[rows], part) for rows in _resamples(len(true_NI))]
+    return _said(r2(read_NI, true_NI, part), draws)
+
+
+def _interval(values_N: np.ndarray) -> str:
+    return _said(float(values_N.mean()), [float(values_N[rows].mean()) for rows in _resamples(len(values_N))])
+
+
+def _said(value: float, draws: list[float]) -> str:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _resamples(count: int) -> list[np.ndarray]:
+    random = np.random.RandomState(0)
+    return [random.randint(count, size=count) for _ in range(_DRAWS)]
+
+
+def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
+    """What a variant loses against Slot-ID of the same seed, on the same people and noise."""
+    lines = []
+    for (name, seed), result in found.items():
+        ours = found.get(("slotid", seed))
+        if name == "slotid" or ours is None:
+            continue
+        faces = np.array(ours["videos"]["face"]) - np.array(result["videos"]["face"])
+        a_NI, b_NI = (np.array(r["videos"]["traits"]) for r in (ours, result))
+        parts = []
+        for part in PARTS:
+            draws = [r2(a_NI[rows], true_NI[rows], part) - r2(b_NI[rows], true_NI[rows], part)
+                     for rows in _resamples(len(true_NI))]  # fmt: skip
+            parts.append(_said(r2(a_NI, true_NI, part) - r2(b_NI, true_NI, part), draws))
+        lines.append(f"| {VARIANTS[name].title}, seed {seed} | {_interval(faces)} | {' | '.join(parts)} |")
+    if not lines:
+        return []
+    head = ["Slot-ID is ahead of", "face", *(f"R² {part}" for part in PARTS)]
+    return ["", "Paired, Slot-ID minus the variant:", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *lines]
+
+
+def _routing(found: dict) -> list[str]:
+    rows = [
+        f"| {VARIANTS[name].title}, seed {seed} | {result['routing']['entropy']:.3f} | "
+        f"{result['routing'].get('overlap', float('nan')):.3f} |"
+        for (name, seed), result in found.items()
+        if "routing" in result
+    ]
+    if not rows:
+        return []
+    head = "What slots read: entropy (1 is evenly everywhere) and overlap of two slots (1 is the same places)."
+    return ["", head, "", "| | entropy | overlap |", "| --- | --- | --- |", *rows]
+
+
+def _by_trait(bounds: dict[str, Any], found: dict, true_NI: np.ndarray) -> list[str]:
+    columns = {"real": bounds["real"], "no identity": bounds["none"]}
+    columns |= {VARIANTS[name].title: result["videos"] for (name, seed), result in found.items() if seed == 0}
+    spread_I = true_NI.var(0)
+    shares = {
+        label: 1 - ((np.array(videos["traits"]) - true_NI) ** 2).mean(0) / spread_I for label, videos in columns.items()
+    }
+    rows = [
+        f"| `{trait}` | " + " | ".join(f"{share_I[i]:.2f}" for share_I in shares.values()) + " |"
+        for i, trait in enumerate(TRAITS)
+    ]
+    head = ["R² by trait (seed 0)", *shares]
+    return ["", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *rows]

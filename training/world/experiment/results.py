@@ -1,0 +1,117 @@
+"""One JSON for each variant and seed, and one for what it is held against."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slotid_core.checkpoint import load_weights
+from training.media import atomic
+from training.wan_diffusers import load_transformer, load_vae
+from training.world.experiment import evaluate
+from training.world.experiment.evaluate import People
+from training.world.identity import DYNAMICS, FRONT, SIDE
+from training.world.models.probe import load_probe
+
+BOUNDS = "bounds"
+
+
+class Bench:
+    """The models that measure and are measured with, loaded when first needed."""
+
+    def __init__(self, folder: Path, models: dict[str, Path], *, people: int, world: int):
+        self._folder, self._models, self._count, self.world = folder, models, people, world
+
+    @cached_property
+    def vae(self):
+        return load_vae(self._models["vae"])
+
+    @cached_property
+    def transformer(self):
+        return load_transformer(self._models["backbone"], torch.bfloat16)
+
+    @cached_property
+    def probe(self):
+        return load_probe(self._models["probe"])
+
+    @cached_property
+    def people(self) -> People:
+        return evaluate.load_people(self._folder / "pictures", self.vae, count=self._count, world=self.world)
+
+    def write_bounds(self, results: Path) -> None:
+        """What can be reached: people's real other clips; and what comes without any identity."""
+        path = results / f"{BOUNDS}{f'-world{self.world}' if self.world else ''}.json"
+        if path.is_file():
+            return
+        started = time.monotonic()
+        plain = evaluate.make_videos(self.transformer, self.vae, self.people, None, None)
+        self._keep(plain, "none")
+        _write(
+            path,
+            {
+                **self._facts(started),
+                "true": [[round(value, 4) for value in row] for row in self.people.traits_NI.tolist()],
+                "real": evaluate.numbers(self.probe, self.people, self.people.wanted_NFHW3),
+                "none": evaluate.numbers(self.probe, self.people, plain),
+                "stranger_face": evaluate.stranger_likeness(self.probe, self.people),
+            },
+        )
+
+    def write_result(self, path: Path, variant: str, seed: int, weights_file: Path, *, changes: list[str]) -> None:
+        """Videos of everybody with these weights, and what the probe reads from them."""
+        started, weights = time.monotonic(), load_weights(weights_file)
+        embedding, routing = evaluate.embed(weights, self.people, self.vae)
+        videos = evaluate.make_videos(self.transformer, self.vae, self.people, weights, embedding)
+        self._keep(videos, path.stem)
+        result = {
+            **self._facts(started),
+            "variant": variant,
+            "seed": seed,
+            "changes": changes,
+            "trained_steps": weights.facts["trained_steps"],
+            "validation": weights.facts["validation"],
+            "weights": weights.sha256,
+            "videos": evaluate.numbers(self.probe, self.people, videos),
+        }
+        if routing is not None:
+            result["routing"] = evaluate.routing_figures(routing)
+        if variant == "slotid":
+            crossed, _ = evaluate.embed(weights, self.people, self.vae, lambda n: (n + 1) % self._count)
+            videos = evaluate.make_videos(self.transformer, self.vae, self.people, weights, crossed)
+            self._keep(videos, f"{path.stem}-crossed")
+            result["crossed"] = evaluate.numbers(self.probe, self.people, videos)
+        _write(path, result)
+
+    def _keep(self, videos_NFHW3: Tensor, name: str) -> None:
+        """The first videos, for pictures of the report."""
+        from safetensors.torch import save_file
+
+        folder = self._folder / "videos"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"videos": videos_NFHW3[:24].contiguous()}, folder / f"{name}.safetensors")
+
+    def _facts(self, started: float) -> dict[str, Any]:
+        return {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "seconds": round(time.monotonic() - started),
+            "people": self._count,
+            "identity_seed": self.world,
+            "traits": list(FRONT + SIDE + DYNAMICS),
+            "sampling": {"steps": evaluate.STEPS, "shift": evaluate.SHIFT, "guidance": evaluate.GUIDANCE},
+        }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+

@@ -1,0 +1,1 @@
+"""The world's own models: VAE, backbone, and the probe that measures."""

@@ -1,0 +1,119 @@
+"""The world's Wan: a small text-to-video transformer that knows what captions say and nothing of who is who.
+
+    python -m training.world.models.backbone training/configs/world.yaml OUT.safetensors --minutes 60
+
+Written under ComfyUI's names, so that its *Load Diffusion Model* reads it. Trained by flow matching on the targets of
+the prepared cache, without any identity; it stays frozen afterwards.
+
+Letters: N clips, B rows, C latent channels, T h w latent frames, height, width, L text tokens, E text-token width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from slotid_core.demo_text import LENGTH, embed_prompt
+from training.data.cache import open_cache
+from training.settings import Settings, load
+from training.wan_diffusers import HEAD_WIDTH
+from training.wan_keys import transformer_to_original
+from training.world.models.optimizer import MatrixOptimizer
+
+DIM, BLOCKS, FFN = 256, 6, 1024
+_EMA, _DROP_TEXT = 0.999, 0.1
+
+
+def new_backbone(seed: int) -> WanTransformer3DModel:
+    """A Wan of the world's size whose velocity is 0 everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = WanTransformer3DModel(
+            num_attention_heads=DIM // HEAD_WIDTH, attention_head_dim=HEAD_WIDTH, in_channels=16, out_channels=16,
+            text_dim=4096, ffn_dim=FFN, num_layers=BLOCKS,
+        )  # fmt: skip
+        nn.init.zeros_(model.proj_out.weight), nn.init.zeros_(model.proj_out.bias)
+    return model
+
+
+def train(settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, resume: bool) -> None:
+    """Learn for so many minutes from the cache of the settings, held-out people left out."""
+    random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+    cache = open_cache(settings)
+    entries = [entry for entry in cache.entries if not entry.held_out]
+    latents_NCThw = torch.stack([cache.load(entry).target_CTHW.float() for entry in tqdm(entries, desc="reading")])
+    prompts = [embed_prompt(entry.caption)[0].bfloat16() for entry in entries]
+    model = new_backbone(seed).train()
+    raw = out.with_suffix(".raw.pt")
+    if resume:
+        model.load_state_dict(torch.load(raw))
+    averaged = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    optimizer = MatrixOptimizer(model, matrix_rate=0.02, other_rate=2e-3)
+    started, step, running, recent = time.monotonic(), 0, None, []
+    log = out.with_suffix(".log").open("a")
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        chosen = random.randint(len(entries), size=batch)
+        clean = latents_NCThw[chosen]
+        context_BLE = torch.stack([prompts[i] for i in chosen])
+        context_BLE[torch.from_numpy(random.uniform(size=batch) < _DROP_TEXT)] = 0
+        # Levels evenly over the batch: the loss then says more about the step than about the draw.
+        sigma_B = (torch.from_numpy(random.permutation(batch)) + torch.rand(batch, generator=noise)) / batch
+        eps = torch.randn(clean.shape, generator=noise)
+        mix = sigma_B.float().view(-1, 1, 1, 1, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = model((1 - mix) * clean + mix * eps, 1000 * sigma_B.float(), context_BLE, return_dict=False)[0]
+        loss = (velocity.float() - (eps - clean)).square().mean()
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(f"loss {loss.item()} in step {step}")
+        loss.backward()
+        optimizer.step(min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
+        decay = min(_EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                averaged[name].lerp_(tensor, 1 - decay)
+        recent.append(loss.item())
+        step += 1
+        if step % 20 == 0:
+            mean, recent = sum(recent) / len(recent), []
+            running = mean if running is None else 0.9 * running + 0.1 * mean
+            seconds = time.monotonic() - started
+            log.write(json.dumps({"step": step, "seconds": round(seconds), "loss": round(running, 4)}) + "\n")
+            log.flush()
+        if step % 500 == 0:
+            torch.save(averaged, raw)
+    torch.save(averaged, raw)
+    facts = {"steps": step, "batch": batch, "minutes": minutes, "clips": len(entries), "seed": seed, "loss": running}
+    write(averaged, out, facts)
+
+
+def write(tensors: dict[str, Tensor], out: Path, facts: dict) -> None:
+    """One file under ComfyUI's names, float16."""
+    named = {transformer_to_original(name): tensor.half().contiguous() for name, tensor in tensors.items()}
+    save_file(named, out, metadata={"format": "pt", "facts": json.dumps({**facts, "text_length": LENGTH})})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="section.field=value")
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left beside OUT")
+    args = parser.parse_intermixed_args()
+    settings = load(args.config, args.overrides)
+    train(settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""What reads people and captions back from clips: a network of its own, trained on people whom nothing else sees.
+
+    python -m training.world.models.probe PICTURES VAE.safetensors OUT.safetensors --minutes 30
+
+It gives the traits of the three parts, the class of each slot of the caption, and an ArcFace-style embedding of the
+face, which one frame is enough for. It is trained on the ``metric`` split alone, on clips that went through the VAE, and
+is never a loss of anything.
+
+Letters: N clips, B rows, F frames, H W height and width, D width, I traits, P people, E embedding width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from training.wan_diffusers import decode_latents, encode_frames, load_vae
+from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
+from training.world.pictures import FRAMES, clip_of_name, read_pictures
+from training.world.scenario import SLOTS, labels
+
+PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
+TRAITS = FRONT + SIDE + DYNAMICS
+_EMBEDDING, _MARGIN, _SCALE = 64, 0.2, 16.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the probe says of clips."""
+
+    traits_BI: Tensor
+    """As :data:`TRAITS`, 0 to 1."""
+    slots: dict[str, Tensor]
+    """Logits ``[B, classes]`` of each slot of the caption."""
+    face_BE: Tensor
+    """Of length 1."""
+
+
+class Probe(nn.Module):
+    """Convolutions on each frame, then attention over the frames; the face is read before the frames meet."""
+
+    def __init__(self, width: int = 192):
+        super().__init__()
+
+        def block(into: int, out: int, kernel: int = 3) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(into, out, kernel, 2, kernel // 2), nn.GroupNorm(4, out), nn.SiLU(), _Residual(out)
+            )
+
+        self.frames = nn.Sequential(
+            nn.Conv2d(3, 16, 5, 2, 2), nn.SiLU(), block(16, 32), block(32, 64), block(64, 96), nn.Flatten(1)
+        )
+        self.squeeze = nn.Sequential(nn.Linear(96 * 25, width), nn.LayerNorm(width))
+        self.place = nn.Parameter(0.02 * torch.randn(FRAMES, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
+        self.time = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.face = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, _EMBEDDING))
+        self.traits = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, len(TRAITS)))
+        self.slots = nn.ModuleDict({slot: nn.Linear(2 * width, len(known)) for slot, known in SLOTS.items()})
+
+    def forward(self, clips_BFHW3: Tensor) -> Measured:
+        """Clips in [0, 1], of 17 frames of 80x80."""
+        batch, frames = clips_BFHW3.shape[:2]
+        pictures = (2 * clips_BFHW3 - 1).flatten(0, 1).permute(0, 3, 1, 2)
+        seen_BFD = self.squeeze(self.frames(pictures)).unflatten(0, (batch, frames))
+        joined_BFD = self.time(seen_BFD + self.place)
+        both_BD = torch.cat([seen_BFD.mean(1), joined_BFD.mean(1)], -1)
+        return Measured(
+            self.traits(both_BD).float(),
+            {slot: layer(both_BD).float() for slot, layer in self.slots.items()},
+            functional.normalize(self.face(seen_BFD).float().mean(1), dim=-1),
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.GroupNorm(4, width), nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def traits_of(identity: Identity) -> Tensor:
+    """``[I]`` in the order of :data:`TRAITS`."""
+    return torch.tensor(identity.front_F + identity.side_S + identity.dynamics_D)
+
+
+def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple[list[str], Tensor]:
+    """Names and uint8 clips ``[N, F, H, W, 3]`` of a split after encoding and decoding, kept in a file."""
+    done = load_file(kept) if kept.is_file() else {}
+    missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
+    vae = load_vae(vae_file)
+    for path in tqdm(missing, desc="round trips", unit="clip"):
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = decode_latents(vae, encode_frames(vae, read_pictures(path)["clip"].float() / 255).float())
+        done[path.stem] = (frames * 255).round().to(torch.uint8).contiguous()
+    if missing:
+        save_file(done, kept)
+    names = sorted(done)
+    return names, torch.stack([done[name] for name in names])
+
+
+def _mirrored(clip: Tensor, traits_I: Tensor, said: dict[str, int]) -> tuple[Tensor, Tensor, dict[str, int]]:
+    """The clip seen in a mirror, with what then is true of it."""
+    traits_I, said = traits_I.clone(), dict(said)
+    for name in ("mark", "smile_lead"):
+        traits_I[TRAITS.index(name)] = 1 - traits_I[TRAITS.index(name)]
+    for slot, a, b in (("action", "rightwards", "leftwards"), ("light", "from the left", "from the right")):
+        value = SLOTS[slot][said[slot]]
+        other = value.replace(a, b) if a in value else value.replace(b, a)
+        said[slot] = SLOTS[slot].index(other)
+    return clip.flip(2), traits_I, said
+
+
+def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
+    """Moved by up to 3 pixels and a little brighter or darker, float in [0, 1]."""
+    dy, dx = random.randint(-3, 4, size=2)
+    padded = functional.pad(clip.permute(0, 3, 1, 2).float() / 255, (3, 3, 3, 3), mode="replicate")
+    height, width = clip.shape[1:3]
+    moved = padded[:, :, 3 + dy : 3 + dy + height, 3 + dx : 3 + dx + width]
+    return (moved.permute(0, 2, 3, 1) * (1 + 0.1 * (2 * random.uniform() - 1))).clamp(0, 1)
+
+
+def train(
+    pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int
+) -> None:  # fmt: skip
+    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are never trained on."""
+    names, clips = round_trips(pictures, "metric", vae_file, out.with_suffix(".trips"))
+    known = [clip_of_name(name) for name in names]
+    held = [i for i, clip in enumerate(known) if clip.index < held_back]
+    used = [i for i, clip in enumerate(known) if clip.index >= held_back]
+    traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
+    said = [labels(clip.scenario) for clip in known]
+    people = {person: p for p, person in enumerate(sorted({known[i].person for i in used}))}
+    random = np.random.RandomState(seed)
+    torch.manual_seed(seed)
+    probe = Probe().train()
+    # A person in a mirror is somebody else.
+    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING))
+    optimizer = torch.optim.AdamW([*probe.parameters(), centres_PE], lr=1e-3, weight_decay=0.05)
+    started, step = time.monotonic(), 0
+    log = out.with_suffix(".log").open("a")
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows, wanted_BI, classes, who = [], [], {slot: [] for slot in SLOTS}, []
+        for i in random.choice(used, size=batch):
+            clip, traits_I, words = clips[i], traits_NI[i], said[i]
+            mirrored = random.uniform() < 0.5
+            if mirrored:
+                clip, traits_I, words = _mirrored(clip, traits_I, words)
+            rows.append(_augmented(clip, random))
+            wanted_BI.append(traits_I)
+            who.append(people[known[i].person] + mirrored * len(people))
+            for slot, value in words.items():
+                classes[slot].append(value)
+        with torch.autocast("cpu", torch.bfloat16):
+            measured = probe(torch.stack(rows))
+        loss_traits = (measured.traits_BI - torch.stack(wanted_BI)).square().mean()
+        loss_slots = sum(
+            functional.cross_entropy(measured.slots[slot], torch.tensor(values)) for slot, values in classes.items()
+        )
+        cosines_BP = measured.face_BE @ functional.normalize(centres_PE, dim=-1).T
+        own = torch.tensor(who)
+        cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own, cosines_BP.shape[1])
+        loss_face = functional.cross_entropy(_SCALE * cosines_BP, own)
+        loss = 12 * loss_traits + 0.1 * loss_slots + 0.1 * loss_face
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(f"loss {loss.item()} in step {step}")
+        loss.backward()
+        nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        if step % 100 == 0:
+            told = {"step": step, "share": round(share, 3), "traits": round(loss_traits.item(), 4)}
+            told |= {"slots": round(loss_slots.item(), 3), "face": round(loss_face.item(), 3)}
+            if step % 500 == 0:
+                told |= evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
+                save_file(dict(probe.state_dict()), out)
+            log.write(json.dumps(told) + "\n")
+            log.flush()
+    told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
+    facts = {"steps": step, "batch": batch, "minutes": minutes, "people": len(people), "seed": seed, **told}
+    save_file(dict(probe.state_dict()), out, metadata={"facts": json.dumps(facts)})
+    log.write(json.dumps(facts) + "\n")
+
+
+def load_probe(path: Path) -> Probe:
+    """In eval mode, without gradients."""
+    probe = Probe()
+    probe.load_state_dict(load_file(path))
+    return probe.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def measure(probe: Probe, clips_NFHW3: Tensor, batch: int = 20) -> Measured:
+    """All clips, uint8 or float in [0, 1]."""
+    parts = []
+    for rows in clips_NFHW3.split(batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(probe(rows.float() / 255 if rows.dtype == torch.uint8 else rows))
+    return Measured(
+        torch.cat([part.traits_BI for part in parts]),
+        {slot: torch.cat([part.slots[slot] for part in parts]) for slot in SLOTS},
+        torch.cat([part.face_BE for part in parts]),
+    )
+
+
+def r_squared(read_NI: Tensor, true_NI: Tensor) -> dict[str, float]:
+    """Of each trait: the share of its spread over these people that is read; negative is worse than their mean."""
+    lost_I = (read_NI - true_NI).square().mean(0)
+    share_I = 1 - lost_I / true_NI.var(0, correction=0)
+    return dict(zip(TRAITS, share_I.tolist(), strict=True))
+
+
+def by_part(of_trait: dict[str, float]) -> dict[str, float]:
+    """The mean of each part's traits."""
+    return {part: sum(of_trait[name] for name in names) / len(names) for part, names in PARTS.items()}
+
+
+def slot_accuracy(measured: Measured, said: list[dict[str, int]]) -> dict[str, float]:
+    """Share of clips in which each slot of the caption is what it says."""
+    return {
+        slot: (logits.argmax(-1) == torch.tensor([words[slot] for words in said])).float().mean().item()
+        for slot, logits in measured.slots.items()
+    }
+
+
+def evaluate(probe: Probe, clips: Tensor, traits_NI: Tensor, said: list[dict[str, int]]) -> dict:
+    """R² by trait and part, accuracies, and the embedding's likeness of the same and of different people."""
+    was_training = probe.training
+    measured = measure(probe.eval(), clips)
+    probe.train(was_training)
+    of_trait = r_squared(measured.traits_BI, traits_NI)
+    same_N = torch.tensor([(a == b).all() for a, b in zip(traits_NI[::2], traits_NI[1::2], strict=True)])
+    assert bool(same_N.all()), "clips of one person stand side by side"
+    alike = measured.face_BE[::2] @ measured.face_BE[1::2].T
+    others = alike[~torch.eye(len(alike), dtype=torch.bool)]
+    return {
+        "r2": {name: round(value, 3) for name, value in by_part(of_trait).items()},
+        "r2_traits": {name: round(value, 3) for name, value in of_trait.items()},
+        "accuracy": {name: round(value, 3) for name, value in slot_accuracy(measured, said).items()},
+        "face": {
+            "same": round(alike.diag().mean().item(), 3),
+            "other": round(others.mean().item(), 3),
+            "auc": round((alike.diag()[:, None] > others[None]).float().mean().item(), 4),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("vae", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=1000)
+    args = parser.parse_args()
+    train(
+        args.pictures, args.vae, args.out, minutes=args.minutes, held_back=args.held_back, batch=args.batch, seed=args.seed
+    )
+
+
+if __name__ == "__main__":
+    main()

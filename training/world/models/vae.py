@@ -1,0 +1,176 @@
+"""The world's Wan VAE: real architecture, small width, trained on the world's own pictures.
+
+    python -m training.world.models.vae PICTURES OUT.safetensors --minutes 45
+
+Written under ComfyUI's names, so that its *Load VAE* reads it; ``quant_conv`` is folded so that latents have Wan 2.1's
+statistics and every host's normalisation holds.
+
+Letters: B crops, C latent channels, F frames, H W height and width, T h w latent frames, height, width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from slotid_core.latents import WAN21_MEAN, WAN21_STD
+from training.wan_keys import vae_to_original
+from training.world.models.optimizer import MatrixOptimizer
+from training.world.pictures import FRAMES, SIZE, read_pictures
+
+BASE_DIM = 16
+"""Wan's is 96."""
+_NOISE = 0.05
+"""Added to latents in training, in units of their spread: neighbouring latents have to decode alike."""
+_FINE_FROM = 0.4
+"""Share of the time after which the residual branches at full and half size learn too, on whole pictures. They take
+most of the arithmetic and give the least."""
+
+
+def new_vae(seed: int) -> AutoencoderKLWan:
+    """Starts as nearly linear: residual branches at zero, time steps halved by averages and doubled by copies."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKLWan(base_dim=BASE_DIM)
+        with torch.no_grad():
+            for name, module in vae.named_modules():
+                if name.endswith((".conv2", ".proj")):
+                    module.weight.zero_(), module.bias.zero_()
+                elif name.endswith(".time_conv"):
+                    _as_copies(module)
+    return vae
+
+
+def _as_copies(layer: nn.Module) -> None:
+    """``time_conv`` of a resampling step: the mean of two frames on the way down, the frame twice on the way up."""
+    out, into = layer.weight.shape[:2]
+    layer.weight.zero_(), layer.bias.zero_()
+    same = torch.eye(into)
+    if out == into:
+        layer.weight[:, :, 1, 0, 0] = layer.weight[:, :, 2, 0, 0] = same / 2
+    else:
+        layer.weight[:into, :, 2, 0, 0] = layer.weight[into:, :, 2, 0, 0] = same
+
+
+@contextmanager
+def _without_fine_branches(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Residual blocks at full and half size are their shortcuts, which they are anyhow while their branches are zero."""
+    down, up = vae.encoder.down_blocks, vae.decoder.up_blocks
+    blocks = [down[0], down[1], down[3], down[4], *up[2].resnets, *up[3].resnets]
+    for block in blocks:
+        block.forward = lambda x, *_, shortcut=block.conv_shortcut, **__: shortcut(x)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _crops(files: list[Path], random: np.random.RandomState, count: int, frames: int, side: int) -> Tensor:
+    """``[B, 3, F, side, side]`` in -1 to 1."""
+    crops = []
+    for _ in range(count):
+        pictures = read_pictures(files[random.randint(len(files))])
+        clip = pictures["portrait"][None] if frames == 1 else pictures["clip"]
+        t, y, x = (random.randint(most - size + 1) for most, size in zip(clip.shape, (frames, side, side)))
+        crops.append(clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2))
+    return torch.stack(crops).float() / 127.5 - 1
+
+
+def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path | None) -> None:
+    """Learn for so many minutes."""
+    random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+    vae = new_vae(seed).train()
+    if start is not None:
+        vae.load_state_dict(torch.load(start))
+    files = sorted((pictures / "train").glob("*.safetensors"))
+    optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
+    log = out.with_suffix(".log").open("a")
+    started, step, running = time.monotonic(), 0, None
+
+    def learn(wanted: Tensor, weight: float) -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(wanted).latent_dist.mean
+            spread = latents.detach().float().std()
+            decoded = vae.decode(latents + _NOISE * spread * torch.randn(latents.shape, generator=noise)).sample
+        error = decoded.float() - wanted
+        # Squares bring colours and large shapes in first; absolute errors then keep edges.
+        loss = error.square().mean() + 0.1 * error.abs().mean()
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(f"loss {loss.item()} in step {step}")
+        (weight * loss).backward()
+        return error.detach().square().mean().item() / 4
+
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        fine = share > _FINE_FROM or start is not None
+        with nullcontext() if fine else _without_fine_branches(vae):
+            side = SIZE if fine else 48
+            learn(_crops(files, random, 2, 1, side), 0.2)
+            # Colours drift beyond the length that was learned from, so the end sees whole clips.
+            found = learn(_crops(files, random, 1, FRAMES, side) if fine else _crops(files, random, 6, 9, side), 1.0)
+        optimizer.step(min(1, (step + 1) / 20) * (0.02 + (0.98 if start is None else 0.5) * (1 - share)))
+        running = found if running is None else 0.97 * running + 0.03 * found
+        if step % 25 == 0:
+            seconds = round(time.monotonic() - started)
+            log.write(json.dumps({"step": step, "seconds": seconds, "psnr": round(-10 * math.log10(running), 2)}) + "\n")
+            log.flush()
+        if step % 250 == 249:
+            torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
+        step += 1
+    torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
+    fold(vae, files[:100])
+    facts = {"steps": step, "minutes": minutes, "seed": seed, "base_dim": BASE_DIM, "psnr": -10 * math.log10(running)}
+    write(vae, out, facts)
+
+
+@torch.no_grad()
+def fold(vae: AutoencoderKLWan, files: list[Path]) -> None:
+    """Put an affine map into ``quant_conv``, and its inverse into ``post_quant_conv``, so that latents of these clips
+    have Wan 2.1's mean and spread, in place. What is decoded stays as it was."""
+    vae.eval()
+    channels = len(WAN21_MEAN)
+    raw = torch.cat([vae.encode(_whole(path)).latent_dist.mean for path in files])
+    mean_C, std_C = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
+    gain_C = torch.tensor(WAN21_STD) / std_C
+    shift_C = torch.tensor(WAN21_MEAN) - gain_C * mean_C
+    before, after = vae.quant_conv, vae.post_quant_conv
+    before.weight[:channels] *= gain_C.view(-1, 1, 1, 1, 1)
+    before.bias[:channels] = before.bias[:channels] * gain_C + shift_C
+    after.bias += -(after.weight[:, :, 0, 0, 0] * (shift_C / gain_C)).sum(1)
+    after.weight /= gain_C.view(1, -1, 1, 1, 1)
+
+
+def _whole(path: Path) -> Tensor:
+    return read_pictures(path)["clip"].permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def write(vae: AutoencoderKLWan, out: Path, facts: dict) -> None:
+    """One file under ComfyUI's names, float16: half the size, and more exact than what bfloat16 was trained with."""
+    tensors = {vae_to_original(name): tensor.half().contiguous() for name, tensor in vae.state_dict().items()}
+    save_file(tensors, out, metadata={"format": "pt", "facts": json.dumps(facts)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a .raw.pt of an earlier run to go on from")
+    args = parser.parse_args()
+    train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, start=args.start)
+
+
+if __name__ == "__main__":
+    main()
