@@ -19,6 +19,7 @@ from training.prompts import LENGTH
 from training.settings import Settings
 
 
+
 @dataclass(frozen=True, kw_only=True)
 class Caption:
     """What a text encoder made of a caption."""
