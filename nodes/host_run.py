@@ -67,6 +67,7 @@ class Run:
     attentions: int = 0
     lock: Lock = field(default_factory=Lock)
 
+    @torch.compiler.disable
     def count(self, **what: int) -> None:
         with self.lock:  # multi-GPU runs call the backbone from threads
             for name, n in what.items():
@@ -89,6 +90,7 @@ class Run:
         sigma_B = options["sigmas"].float().cpu().expand(size).repeat(chunks)
         return roles_B, sigma_B
 
+    @torch.compiler.disable
     def check_hooks(self) -> None:
         """The backbone has called what was hooked into it.
 

@@ -18,9 +18,10 @@ The functions hold no state: whatever a run needs to remember lies in its :class
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -134,6 +135,9 @@ def _around_sampling(executor, guider, sigmas, extra_args, callback, noise, *arg
     return result
 
 
+# Nothing here is traced by torch.compile, only what the executor calls: ComfyUI's compile node drops all guards on what
+# comes through transformer_options, so a graph would keep the first call's rows, roles and noise level for good.
+@torch.compiler.disable(recursive=False)
 def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs):
     run: Run | None = transformer_options.get(_RUN)
     if run is None:
@@ -141,14 +145,55 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
             "The model was called outside a sampler, so Slot-ID can't tell positive rows from negative ones. Sample "
             "with KSampler, SamplerCustom or a guider."
         )
+    inputs = (x, timestep, context, clip_fea, time_dim_concat)
+    calls = _prepare(run, executor.class_obj, inputs, transformer_options, kwargs)
+    out = None
+    for call in calls:
+        result = executor(*call.inputs, call.options, **call.kwargs)
+        run.count(
+            modulations_wanted=call.modulations_wanted,
+            modulations=len(call.modulations),
+            attentions_wanted=call.attentions_wanted,
+            attentions=len(call.attentions),
+        )
+        run.check_hooks()
+        if len(calls) == 1:
+            return result
+        if out is None:
+            out = result.new_empty(x.shape[0], *result.shape[1:])
+        out[call.rows] = result
+    return out
+
+
+@dataclass
+class _Call:
+    """One call of the backbone with some of the rows, and what is hooked into it."""
+
+    rows: list[int]
+    inputs: list[Any]
+    options: dict[str, Any]
+    kwargs: dict[str, Any]
+    modulations_wanted: int = 0
+    attentions_wanted: int = 0
+    # Lists that are new in every call: torch.compile traces what fills them, and neither breaks the graph nor makes a
+    # new one for each count.
+    modulations: list[int] = field(default_factory=list)
+    attentions: list[int] = field(default_factory=list)
+
+
+@torch.compiler.disable
+def _prepare(run: Run, backbone: Any, inputs: tuple, options: dict[str, Any], kwargs: dict[str, Any]) -> list[_Call]:
+    """The rows with their prefix and FiLM. Rows that need a longer context than others run apart."""
+    x, context = inputs[0], inputs[2]
     batch = x.shape[0]
-    roles_B, sigma_B = run.rows(transformer_options, batch)
+    roles_B, sigma_B = run.rows(options, batch)
     parts = [part.at(roles_B) for part in run.parts]
     shown = [part.shown(roles_B) & part.injection.is_active(sigma_B) for part in run.parts]
     run.count(calls=1, identity_rows=sum(int(rows_B.sum()) for rows_B in shown))
-    inputs = (x, timestep, context, clip_fea, time_dim_concat)
     if any(part.blocks is not None or part.weights_THW is not None for part in run.parts):
-        return _with_regions(executor, inputs, transformer_options, kwargs, run, parts, sigma_B)
+        call = _Call(list(range(batch)), list(inputs), options, kwargs)
+        _add_regions(call, backbone, run.parts, parts, sigma_B)
+        return [call]
 
     # On the CPU, in float32: it is a few thousand numbers, and the backbone may be anywhere, in any precision.
     conditioning = condition(parts, sigma_B)
@@ -158,33 +203,30 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
     groups: dict[int, list[int]] = {}
     for row, missing in enumerate(missing_slots(context, prefix_BPE).tolist()):
         groups.setdefault(missing, []).append(row)
-    out = None
+    calls = []
     for rows in groups.values():
         part = [_take(value, rows, batch) for value in inputs]
         part[2] = place_prefix(part[2], prefix_BPE[rows])
-        options = _with_film(_take_chunks(transformer_options, rows, batch), film, rows, x, run)
-        result = executor(*part, options, **_take(kwargs, rows, batch))
-        run.check_hooks()
-        if len(groups) == 1:
-            return result
-        if out is None:
-            out = result.new_empty(batch, *result.shape[1:])
-        out[rows] = result
-    return out
+        call = _Call(rows, part, _take_chunks(options, rows, batch), _take(kwargs, rows, batch))
+        _add_film(call, film)
+        calls.append(call)
+    return calls
 
 
-def _with_regions(executor, inputs, options, kwargs, run: Run, parts: list[tuple[Injection, Tensor]], sigma_B):
-    """A call in which some identity acts in a part of the frame or in some blocks only.
+def _add_regions(
+    call: _Call, backbone: Any, wanted: tuple[Part, ...], parts: list[tuple[Injection, Tensor]], sigma_B: Tensor
+) -> None:
+    """For a call in which some identity acts in a part of the frame or in some blocks only.
 
     All rows run together: where an identity has nothing to say, the bias hides its tokens.
     """
-    x, timestep, context, clip_fea, time_dim_concat = inputs
-    tokens = video_tokens(executor.class_obj, x, time_dim_concat, kwargs)
+    x, _, context, clip_fea, time_dim_concat = call.inputs
+    tokens = video_tokens(backbone, x, time_dim_concat, call.kwargs)
     placed = []
-    for (injection, rows_B), part in zip(parts, run.parts, strict=True):
+    for (injection, rows_B), part in zip(parts, wanted, strict=True):
         weights_Q = part.weights_THW
         if weights_Q is not None:
-            weights_Q = video_weights(executor.class_obj, tokens, weights_Q, options).to(x.device)
+            weights_Q = video_weights(backbone, tokens, weights_Q, call.options).to(x.device)
         placed.append(Placed(condition([(injection, rows_B)], sigma_B), part.blocks, weights_Q))
 
     film: dict[int, list[tuple[BlockFilm, Tensor | None]]] = {}
@@ -192,19 +234,16 @@ def _with_regions(executor, inputs, options, kwargs, run: Run, parts: list[tuple
         for block, modulation in p.conditioning.film.items():
             if p.acts_in(block):
                 film.setdefault(block, []).append((modulation, p.weights_Q))
-    options = _with_film(options, film, list(range(len(x))), x, run)
+    _add_film(call, film)
     if any(p.conditioning.prefix_BPE.any() for p in placed):
-        run.count(attentions_wanted=1)
-        options, context = with_cross_attention(
-            options,
+        call.attentions_wanted = 1
+        call.options, call.inputs[2] = with_cross_attention(
+            call.options,
             context,
             placed,
             other_lengths={tokens.total, *(() if clip_fea is None else clip_fea.shape[-2:-1])},
-            count=lambda: run.count(attentions=1),
+            count=lambda: call.attentions.append(1),
         )
-    result = executor(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
-    run.check_hooks()
-    return result
 
 
 def _take(value: Any, rows: list[int], batch: int) -> Any:
@@ -236,33 +275,28 @@ def _take_chunks(options: dict[str, Any], rows: list[int], batch: int) -> dict[s
     }
 
 
-def _with_film(
-    options: dict[str, Any],
-    film: dict[int, list[tuple[BlockFilm, Tensor | None]]],
-    rows: list[int],
-    x: Tensor,
-    run: Run,
-) -> dict[str, Any]:
-    """Options whose block patches end in FiLM. ``patches_replace`` has one callable a block: others are chained."""
-    patches_replace = dict(options.get("patches_replace", {}))
+def _add_film(call: _Call, film: dict[int, list[tuple[BlockFilm, Tensor | None]]]) -> None:
+    """Block patches that end in FiLM. ``patches_replace`` has one callable a block: others are chained."""
+    rows, device = call.rows, call.inputs[0].device
+    patches_replace = dict(call.options.get("patches_replace", {}))
     dit = patches_replace["dit"] = dict(patches_replace.get("dit", {}))
     for block, modulations in film.items():
-        placed = [(m.gamma_BD[rows].to(x.device), m.beta_BD[rows].to(x.device), weights) for m, weights in modulations]
+        placed = [(m.gamma_BD[rows].to(device), m.beta_BD[rows].to(device), weights) for m, weights in modulations]
         placed = [
             (gamma_BD, beta_BD, weights) for gamma_BD, beta_BD, weights in placed if gamma_BD.any() or beta_BD.any()
         ]
         if placed:
-            run.count(modulations_wanted=1)
-            dit["double_block", block] = _film_after(dit.get(("double_block", block)), placed, run)
-    return {**options, "patches_replace": patches_replace}
+            call.modulations_wanted += 1
+            dit["double_block", block] = _film_after(dit.get(("double_block", block)), placed, call.modulations)
+    call.options = {**call.options, "patches_replace": patches_replace}
 
 
 def _film_after(
-    earlier: Callable | None, modulations: list[tuple[Tensor, Tensor, Tensor | None]], run: Run
+    earlier: Callable | None, modulations: list[tuple[Tensor, Tensor, Tensor | None]], done: list[int]
 ) -> Callable:
     def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         out = extra["original_block"](args) if earlier is None else earlier(args, extra)
-        run.count(modulations=1)
+        done.append(1)
         hidden_BLD = out["img"]
         changed_BLD = hidden_BLD
         for modulation in modulations:

@@ -26,8 +26,9 @@ def missing_slots(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     text embedding of zero is not zero.
     """
     is_silent_B = (prefix_BPE == 0).flatten(1).all(dim=1)
-    missing_B = (prefix_BPE.shape[1] - trailing_pads(context_BLE)).clamp_min(0)
-    return missing_B.masked_fill(is_silent_B, 0)
+    # Only the last P tokens are looked at: a context is 4 million numbers, and this is asked in every backbone call.
+    P = prefix_BPE.shape[1]
+    return (P - trailing_pads(context_BLE[:, -P:])).masked_fill(is_silent_B, 0)
 
 
 def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
@@ -38,12 +39,13 @@ def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     """
     P = prefix_BPE.shape[1]
     # A zero token written over a pad changes nothing, but it lets training's first gradient through.
-    is_left_B = (prefix_BPE == 0).flatten(1).all(dim=1) & (trailing_pads(context_BLE) < P)
+    is_left_B = (prefix_BPE == 0).flatten(1).all(dim=1) & (trailing_pads(context_BLE[:, -P:]) < P)
     if is_left_B.all():
         return context_BLE
     missing_B = missing_slots(context_BLE, prefix_BPE)
     grow = int(missing_B[0])
     assert bool((missing_B == grow).all()), f"rows of one batch need different context lengths: {missing_B.tolist()}"
-    context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
+    if grow:  # padding by nothing would copy
+        context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
     tail_BPE = torch.where(is_left_B[:, None, None], context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))
     return torch.cat([context_BLE[:, :-P], tail_BPE], dim=1)

@@ -1,5 +1,6 @@
 """Somebody else's node pack, as far as the server's tests need one. ComfyUI loads this file as custom nodes."""
 
+import gc
 import sys
 
 
@@ -52,4 +53,24 @@ class OtherModules:
         return {"ui": {"text": [name for name in names.split() if name in sys.modules]}}
 
 
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (OtherHalveBlock, OtherAfter, OtherModules)}
+class OtherMemory:
+    """How many tensors live in the server, and how much of its memory is resident."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"when": ("INT", {})}}
+
+    def run(self, when):
+        import psutil
+        import torch
+
+        gc.collect()
+        tensors = sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor))
+        return {"ui": {"text": [str(tensors), str(psutil.Process().memory_info().rss)]}}
+
+
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (OtherHalveBlock, OtherAfter, OtherModules, OtherMemory)}
