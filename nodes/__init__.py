@@ -9,7 +9,9 @@ from .encode import SlotIDEncode
 from .extract_portrait import SlotIDExtractPortrait
 from .find_person import SlotIDFindPerson
 from .folders import register_model_folder
+from .gate import SlotIDGate
 from .gate_preview import SlotIDGatePreview
+from .guider import SlotIDGuider
 from .identity_score import SlotIDIdentityScore
 from .load_identity import SlotIDLoadIdentity
 from .load_model import SlotIDLoadModel
@@ -40,7 +42,9 @@ class SlotIDExtension(ComfyExtension):
             SlotIDBlendIdentities,
             SlotIDRoutingPreview,
             SlotIDApply,
+            SlotIDGate,
             SlotIDGatePreview,
+            SlotIDGuider,
             SlotIDIdentityScore,
             SlotIDDemoPrompt,
         ]

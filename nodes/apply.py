@@ -3,21 +3,17 @@
 import logging
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..slotid_core.checkpoint import NO_IDENTITY, SlotIDWeights
-from ..slotid_core.config import GateConfig
+from ..slotid_core.gate import GateEnds
 from ..slotid_core.injection import Injection
+from ..slotid_core.region import Reach, block_range
 from ..slotid_core.types import Identity
+from .gate import chosen_gate, gate_curve_input, gate_input
 from .host_wan import apply_identity
 from .node_text import show_text
 from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel
-
-GATES = {
-    "as trained": None,
-    "portrait only": GateConfig(start=1.0, end=1.0),
-    "clip only": GateConfig(start=0.0, end=0.0),
-}
-"""What the widget *gate* means; ``None`` is the weights' own."""
 
 _log = logging.getLogger("slotid")
 
@@ -60,11 +56,9 @@ class SlotIDApply(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the denoising up to which the identity is active.",
                 ),
-                io.Combo.Input(
-                    "gate",
-                    options=list(GATES),
-                    tooltip="Portrait against clip over the steps. As trained: mostly the portrait in noisy steps, "
-                    "mostly the clip in late ones.",
+                gate_input(
+                    "Portrait against clip over the steps. As trained: mostly the portrait in noisy steps, mostly the "
+                    "clip in late ones."
                 ),
                 io.Float.Input(
                     "film_strength",
@@ -92,6 +86,49 @@ class SlotIDApply(io.ComfyNode):
                     tooltip="Identity in the negative conditioning. none: guidance strengthens the identity along with "
                     "the text. same: guidance works on the text alone.",
                 ),
+                io.Float.Input(
+                    "prefix_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Scales the identity tokens that stand beside the text, on top of strength.",
+                ),
+                io.Int.Input(
+                    "first_block",
+                    default=0,
+                    min=0,
+                    max=255,
+                    optional=True,
+                    advanced=True,
+                    tooltip="First block of the model in which the person acts, by tokens and FiLM. 0 is the first. "
+                    "The weights were trained on all blocks.",
+                ),
+                io.Int.Input(
+                    "last_block",
+                    default=-1,
+                    min=-1,
+                    max=255,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Last block in which the person acts; -1 is the model's last. FiLM modulates the last half "
+                    "only, whatever the range.",
+                ),
+                gate_curve_input(),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The region of the frame in which this person is to be seen: white inside, in the video's "
+                    "proportions, one mask for all frames or one a frame. Chain an Apply node for each person.",
+                ),
+                SlotIDIdentity.Input(
+                    "negative_identity",
+                    optional=True,
+                    tooltip="Somebody to steer away from: goes into the negative conditioning, as strong as the person "
+                    "in the positive. Needs CFG above 1, and negative: none.",
+                ),
             ],
             outputs=[io.Model.Output("model", tooltip="For KSampler or any sampler or guider.")],
             hidden=[io.Hidden.unique_id],
@@ -110,8 +147,21 @@ class SlotIDApply(io.ComfyNode):
         film_strength: float,
         lora_strength: float,
         negative: str,
+        prefix_strength: float = 1.0,
+        first_block: int = 0,
+        last_block: int = -1,
+        gate_curve: GateEnds | None = None,
+        mask: Tensor | None = None,
+        negative_identity: Identity | None = None,
     ) -> io.NodeOutput:
-        injection = Injection(slotid_model.model, identity.embedding, strength, film_strength, GATES[gate])
+        injection = Injection(
+            slotid_model.model,
+            identity.embedding,
+            strength,
+            prefix_strength=prefix_strength,
+            film_strength=film_strength,
+            gate=chosen_gate(gate, gate_curve, slotid_model),
+        )
         patched = apply_identity(
             model,
             slotid_model,
@@ -121,6 +171,8 @@ class SlotIDApply(io.ComfyNode):
             start_percent=start,
             end_percent=end,
             negative=negative,
+            negative_identity=negative_identity,
+            reach=Reach(mask, block_range(first_block, last_block, slotid_model.model.config.backbone.blocks)),
         )
         if not slotid_model.untrained:
             return io.NodeOutput(patched)

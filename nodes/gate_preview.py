@@ -6,9 +6,10 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..slotid_core.checkpoint import SlotIDWeights
+from ..slotid_core.gate import GateEnds
 from ..slotid_core.gate_view import gate_plot, gate_steps
-from .apply import GATES
-from .host_wan import noise_window, sampler_sigmas
+from .gate import chosen_gate, gate_curve_input, gate_input
+from .host_model import noise_window, sampler_sigmas
 from .sockets import CATEGORY, SlotIDModel
 
 
@@ -24,7 +25,7 @@ class SlotIDGatePreview(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model as it goes into the sampler, after shift nodes."),
                 SlotIDModel.Input("slotid_model", tooltip="Whose gate is shown: the same that Apply has."),
-                io.Combo.Input("gate", options=list(GATES), tooltip="As on Apply Slot-ID to Wan."),
+                gate_input("As on Apply Slot-ID to Wan."),
                 io.Combo.Input(
                     "sampler_name",
                     options=comfy.samplers.KSampler.SAMPLERS,
@@ -55,6 +56,7 @@ class SlotIDGatePreview(io.ComfyNode):
                     tooltip="The noise levels of a custom sampler. They take the place of sampler, scheduler, steps "
                     "and denoise.",
                 ),
+                gate_curve_input(),
             ],
             outputs=[
                 io.Image.Output("plot", tooltip="Portrait, clip and noise level over the steps, and the gate's curve."),
@@ -76,6 +78,7 @@ class SlotIDGatePreview(io.ComfyNode):
         start: float,
         end: float,
         sigmas: Tensor | None = None,
+        gate_curve: GateEnds | None = None,
     ) -> io.NodeOutput:
         # Also where sigmas are given: it refuses a model that the weights are not for.
         usual = sampler_sigmas(
@@ -84,7 +87,7 @@ class SlotIDGatePreview(io.ComfyNode):
         sigma_start, sigma_end = noise_window(model, start, end)
         shown = gate_steps(
             usual if sigmas is None else sigmas,
-            GATES[gate] or slotid_model.model.config.gate,
+            chosen_gate(gate, gate_curve, slotid_model),
             sigma_start=sigma_start,
             sigma_end=sigma_end,
         )

@@ -1,4 +1,4 @@
-"""The one seam to ComfyUI's Wan: the only file that touches ``ModelPatcher`` and ``transformer_options``.
+"""The seam to ComfyUI's Wan: how an identity is noted in a MODEL and reaches the backbone.
 
 Shape letters: B rows of one backbone call, L context tokens, E text-token width, P prefix tokens.
 
@@ -11,32 +11,31 @@ How an identity reaches the backbone:
 * :func:`_around_backbone` runs at every backbone call: it gives each row of the batch its identity or the null
   identity. It chains other nodes' block patches at call time, because they may be set before or after ours.
 
-The functions hold no state: whatever a run needs to remember lies in its :class:`_Run`.
+Where an identity is bound to a region or to some blocks, ``host_regions`` does the last step for cross-attention.
+
+The functions hold no state: whatever a run needs to remember lies in its :class:`.host_run.Run`.
 """
 
 import logging
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from threading import Lock
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import comfy.ldm.wan.model
-import comfy.lora
-import comfy.samplers
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..slotid_core.checkpoint import SlotIDWeights
 from ..slotid_core.errors import SlotIDError
-from ..slotid_core.film import apply_film
+from ..slotid_core.film import film_change
 from ..slotid_core.identities import check_weights
 from ..slotid_core.injection import BlockFilm, Injection, condition
-from ..slotid_core.lora import to_tensors
 from ..slotid_core.prefix import missing_slots, place_prefix
-from ..slotid_core.types import Identity
+from ..slotid_core.region import EVERYWHERE, Reach, token_weights
+from ..slotid_core.types import Identity, IdentityEmbedding
+from .host_model import add_lora, check_backbone
+from .host_regions import Placed, video_tokens, video_weights, with_cross_attention
+from .host_run import Part, Run, name_roles
 
 _APPLIED = "slotid"
 _RUN = "slotid_run"
@@ -53,6 +52,8 @@ class Applied:
     start_percent: float
     end_percent: float
     negative: Literal["none", "same"]
+    negative_embedding: IdentityEmbedding | None
+    reach: Reach
 
 
 def apply_identity(
@@ -65,22 +66,41 @@ def apply_identity(
     start_percent: float,
     end_percent: float,
     negative: Literal["none", "same"],
+    negative_identity: Identity | None = None,
+    reach: Reach = EVERYWHERE,
 ) -> ModelPatcher:
     """A clone of ``model`` that shows the person. See the *Apply Slot-ID to Wan* node for what the arguments mean.
 
     Raises:
         SlotIDError: not a Wan model, a Wan that the weights are not for, an identity of other weights, an empty window,
-            or a LoRA that another Apply node has put on at another strength.
+            two identities for the negative, or a LoRA that another Apply node has put on at another strength.
     """
-    _check_backbone(model, weights)
+    check_backbone(model, weights)
     check_weights(identity, weights)
+    if negative_identity is not None:
+        check_weights(negative_identity, weights)
+        if negative == "same":
+            raise SlotIDError(
+                "The negative is to get the same identity and another one: set negative to none, or disconnect "
+                "negative_identity."
+            )
     if not 0.0 <= start_percent < end_percent <= 1.0:
         raise SlotIDError(f"start is {start_percent} and end is {end_percent}, expected 0 <= start < end <= 1.")
-    applied = Applied(injection, weights.sha256, lora_strength, start_percent, end_percent, negative)
+    applied = Applied(
+        injection,
+        weights.sha256,
+        lora_strength,
+        start_percent,
+        end_percent,
+        negative,
+        negative_identity and negative_identity.embedding,
+        reach,
+    )
     patched = model.clone()
     options = patched.model_options["transformer_options"]
     earlier: tuple[Applied, ...] = options.get(_APPLIED, ())
-    _add_lora(patched, weights, lora_strength, earlier)
+    same_weights = [other.lora_strength for other in earlier if other.weights_hash == weights.sha256]
+    add_lora(patched, weights, lora_strength, same_weights)
     options[_APPLIED] = (*earlier, applied)
     if not earlier:
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, _APPLIED, _around_sampling)
@@ -88,181 +108,52 @@ def apply_identity(
     return patched
 
 
-def sampler_sigmas(
-    model: ModelPatcher, weights: SlotIDWeights, *, sampler: str, scheduler: str, steps: int, denoise: float
-) -> Tensor:
-    """The noise levels that KSampler takes with this model and its shift, ``[N + 1]``, on the CPU.
-
-    Raises:
-        SlotIDError: not the Wan that the weights are for.
-    """
-    _check_backbone(model, weights)
-    return comfy.samplers.KSampler(
-        model, steps=steps, device=torch.device("cpu"), sampler=sampler, scheduler=scheduler, denoise=denoise
-    ).sigmas
+def applied_to(model: ModelPatcher) -> tuple[Applied, ...]:
+    """What Apply nodes have noted in that MODEL."""
+    return model.model_options["transformer_options"].get(_APPLIED, ())
 
 
-def noise_window(model: ModelPatcher, start_percent: float, end_percent: float) -> tuple[float, float]:
-    """The noise levels that start and end mean with this model and its shift."""
-    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
-    return float(to_sigma(start_percent)), float(to_sigma(end_percent))
-
-
-def _check_backbone(model: ModelPatcher, weights: SlotIDWeights) -> None:
-    wanted = weights.model.config.backbone
-    backbone = model.get_model_object("diffusion_model")
-    found = type(backbone).__name__
-    # By module name: the oldest supported ComfyUI does not have that module yet.
-    if any(cls.__module__ == "comfy.ldm.wan.ar_model" for cls in type(backbone).__mro__):
-        raise SlotIDError(
-            f"The model is Wan's autoregressive variant ({found}), which calls no hooks, so nothing could be applied. "
-            "Load an ordinary Wan text-to-video or image-to-video model."
-        )
-    if not isinstance(backbone, comfy.ldm.wan.model.WanModel):
-        raise SlotIDError(f"The model is {found}, which is not a Wan model; these weights are for {wanted}.")
-    channels = model.model.latent_format.latent_channels
-    got = (backbone.dim, len(backbone.blocks), channels, backbone.text_dim)
-    if got != (wanted.dim, wanted.blocks, wanted.latent_channels, wanted.text_dim):
-        raise SlotIDError(
-            f"The model is {found} with width {got[0]}, {got[1]} blocks, {got[2]} latent channels; these Slot-ID "
-            f"weights are for {wanted}. Load that Wan, or the Slot-ID weights that were trained for this one."
-        )
-
-
-def _add_lora(patched: ModelPatcher, weights: SlotIDWeights, strength: float, earlier: tuple[Applied, ...]) -> None:
-    """The LoRA belongs to the weights, not to a person: once a weights file, however many people share it."""
-    for applied in earlier:
-        if applied.weights_hash == weights.sha256:
-            if applied.lora_strength != strength:
-                raise SlotIDError(
-                    f"Two Apply nodes with the same Slot-ID weights ask for LoRA strengths {applied.lora_strength} and "
-                    f"{strength}. The LoRA is applied once: set the same lora_strength on both."
-                )
-            return
-    if strength == 0 or weights.lora.is_zero():
-        return
-    names = {f"diffusion_model.{name}": f"diffusion_model.{name}.weight" for name in weights.lora.pairs}
-    patches = comfy.lora.load_lora(to_tensors(weights.lora), names)
-    done = patched.add_patches(patches, strength)
-    if len(done) != len(names):
-        raise SlotIDError(
-            f"The Slot-ID LoRA fits {len(done)} of {len(names)} layers of "
-            f"{type(patched.model.diffusion_model).__name__}: {sorted(set(names.values()) - set(done))[0]} is not "
-            "there. The model's layers were renamed or replaced."
-        )
-    _log.info("Slot-ID LoRA: %d layers patched at strength %g", len(done), strength)
-
-
-@dataclass
-class _Run:
-    """One sampling run: what percents and conditionings mean in it, and what was done."""
-
-    parts: tuple[tuple[Injection, bool], ...]
-    """Injections with their noise windows, and whether every row gets them or only the positive ones."""
-    positives: dict[uuid.UUID, bool]
-    """For each conditioning of the guider whether it is a positive one."""
-    calls: int = 0
-    identity_rows: int = 0
-    modulations_wanted: int = 0
-    modulations: int = 0
-    lock: Lock = field(default_factory=Lock)
-
-    def count(self, **what: int) -> None:
-        with self.lock:  # multi-GPU runs call the backbone from threads
-            for name, n in what.items():
-                setattr(self, name, getattr(self, name) + n)
-
-    def rows(self, options: dict[str, Any], batch: int) -> tuple[Tensor, Tensor]:
-        """Which rows of this call are positive, and the noise level of each row. Shapes ``[B]``, on the CPU.
-
-        ``cond_or_uncond`` would give positions in the guider's own list, which mean something else in every guider.
-        """
-        unknown = [u for u in options["uuids"] if u not in self.positives]
-        if unknown:
-            raise SlotIDError(
-                "A node made a conditioning of its own during sampling, so Slot-ID can't tell whether it is a positive "
-                "or a negative one. Remove that node, or bypass Apply Slot-ID to Wan."
-            )
-        chunks = len(options["uuids"])
-        size = batch // chunks
-        positive_B = torch.tensor([self.positives[u] for u in options["uuids"]]).repeat_interleave(size)
-        sigma_B = options["sigmas"].float().cpu().expand(size).repeat(chunks)
-        return positive_B, sigma_B
-
-    def check(self, sigmas: Tensor) -> None:
-        """What was asked for has happened.
-
-        Raises:
-            SlotIDError: identity was to be seen and nothing was injected.
-        """
-        if self.calls == 0:
-            raise SlotIDError(
-                "Slot-ID was applied, but the model was sampled without calling it, so no identity was injected. "
-                "Another node has replaced the model's forward pass: remove that node."
-            )
-        steps = sigmas[:-1].float().cpu()
-        if not any(bool(injection.is_active(steps).any()) for injection, _ in self.parts):
-            _log.warning("Slot-ID: no step of this sampler lies between start and end; no identity was injected.")
-        elif self.identity_rows == 0:
-            raise SlotIDError(
-                f"Slot-ID was called {self.calls} times and no row was to show the person: the guider has no "
-                "conditioning named 'positive', or another node skipped every step between start and end."
-            )
-        _log.info(
-            "Slot-ID: %d backbone calls, %d rows with identity, %d blocks modulated",
-            self.calls, self.identity_rows, self.modulations,
-        )  # fmt: skip
-
-
-def _name_roles(conds_by_name: dict[str, list[dict[str, Any]]]) -> dict[uuid.UUID, bool]:
-    """Whether each conditioning of this run is a positive one, by uuid.
-
-    ComfyUI fills an area that only the positive has into the negative by copying the positive's entry, uuid and all;
-    such a copy is given a uuid of its own. The entries are this run's copies.
-    """
-    roles: dict[uuid.UUID, bool] = {}
-    for name, conds in conds_by_name.items():
-        for cond in conds:
-            if cond["uuid"] in roles:
-                cond["uuid"] = uuid.uuid4()
-            roles[cond["uuid"]] = name == "positive"
-    return roles
-
-
-def _around_sampling(executor, guider, sigmas, extra_args, *args, **kwargs):
+def _around_sampling(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     options = extra_args["model_options"]["transformer_options"]  # this run's own copy
-    to_sigma = guider.inner_model.model_sampling.percent_to_sigma
-    parts = tuple(
-        (
-            replace(
-                a.injection, sigma_start=float(to_sigma(a.start_percent)), sigma_end=float(to_sigma(a.end_percent))
-            ),
-            a.negative == "same",
-        )
-        for a in options[_APPLIED]
-    )
-    run = options[_RUN] = _Run(parts, _name_roles(guider.conds))
-    result = executor(guider, sigmas, extra_args, *args, **kwargs)
+    model = guider.inner_model
+    to_sigma = model.model_sampling.percent_to_sigma
+
+    def part(a: Applied) -> Part:
+        start, end = float(to_sigma(a.start_percent)), float(to_sigma(a.end_percent))
+        mask_FHW, weights_THW = a.reach.mask_FHW, None
+        if mask_FHW is not None:
+            weights_THW = token_weights(mask_FHW, tuple(noise.shape[2:]), model.diffusion_model.patch_size)
+            if not weights_THW.any():
+                _log.warning("Slot-ID: a mask is empty, so its person will not appear.")
+        injection = replace(a.injection, sigma_start=start, sigma_end=end)
+        return Part(injection, a.negative == "same", a.negative_embedding, a.reach.blocks, weights_THW)
+
+    run = options[_RUN] = Run(tuple(map(part, options[_APPLIED])), name_roles(guider.conds))
+    result = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     run.check(sigmas)
     return result
 
 
 def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs):
-    run: _Run | None = transformer_options.get(_RUN)
+    run: Run | None = transformer_options.get(_RUN)
     if run is None:
         raise SlotIDError(
             "The model was called outside a sampler, so Slot-ID can't tell positive rows from negative ones. Sample "
             "with KSampler, SamplerCustom or a guider."
         )
     batch = x.shape[0]
-    positive_B, sigma_B = run.rows(transformer_options, batch)
-    masks = [(injection, positive_B | everyone) for injection, everyone in run.parts]
-    # On the CPU, in float32: it is a few thousand numbers, and the backbone may be anywhere, in any precision.
-    conditioning = condition(masks, sigma_B)
-    prefix_BPE = conditioning.prefix_BPE.to(context.device)
-    run.count(calls=1, identity_rows=sum(int((rows & part.is_active(sigma_B)).sum()) for part, rows in masks))
-
+    roles_B, sigma_B = run.rows(transformer_options, batch)
+    parts = [part.at(roles_B) for part in run.parts]
+    shown = [part.shown(roles_B) & part.injection.is_active(sigma_B) for part in run.parts]
+    run.count(calls=1, identity_rows=sum(int(rows_B.sum()) for rows_B in shown))
     inputs = (x, timestep, context, clip_fea, time_dim_concat)
+    if any(part.blocks is not None or part.weights_THW is not None for part in run.parts):
+        return _with_regions(executor, inputs, transformer_options, kwargs, run, parts, sigma_B)
+
+    # On the CPU, in float32: it is a few thousand numbers, and the backbone may be anywhere, in any precision.
+    conditioning = condition(parts, sigma_B)
+    prefix_BPE = conditioning.prefix_BPE.to(context.device)
+    film = {block: [(modulation, None)] for block, modulation in conditioning.film.items()}
     # Rows whose prompt leaves too few pads need a longer context than the others, so they run apart.
     groups: dict[int, list[int]] = {}
     for row, missing in enumerate(missing_slots(context, prefix_BPE).tolist()):
@@ -271,19 +162,49 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
     for rows in groups.values():
         part = [_take(value, rows, batch) for value in inputs]
         part[2] = place_prefix(part[2], prefix_BPE[rows])
-        options = _with_film(_take_chunks(transformer_options, rows, batch), conditioning.film, rows, x, run)
+        options = _with_film(_take_chunks(transformer_options, rows, batch), film, rows, x, run)
         result = executor(*part, options, **_take(kwargs, rows, batch))
-        if run.modulations_wanted and not run.modulations:
-            raise SlotIDError(
-                f"Slot-ID patched {run.modulations_wanted} blocks and the model called none of the patches. Another "
-                "node has replaced the model's forward pass: remove that node, or set film_strength to 0."
-            )
+        run.check_hooks()
         if len(groups) == 1:
             return result
         if out is None:
             out = result.new_empty(batch, *result.shape[1:])
         out[rows] = result
     return out
+
+
+def _with_regions(executor, inputs, options, kwargs, run: Run, parts: list[tuple[Injection, Tensor]], sigma_B):
+    """A call in which some identity acts in a part of the frame or in some blocks only.
+
+    All rows run together: where an identity has nothing to say, the bias hides its tokens.
+    """
+    x, timestep, context, clip_fea, time_dim_concat = inputs
+    tokens = video_tokens(executor.class_obj, x, time_dim_concat, kwargs)
+    placed = []
+    for (injection, rows_B), part in zip(parts, run.parts, strict=True):
+        weights_Q = part.weights_THW
+        if weights_Q is not None:
+            weights_Q = video_weights(executor.class_obj, tokens, weights_Q, options).to(x.device)
+        placed.append(Placed(condition([(injection, rows_B)], sigma_B), part.blocks, weights_Q))
+
+    film: dict[int, list[tuple[BlockFilm, Tensor | None]]] = {}
+    for p in placed:
+        for block, modulation in p.conditioning.film.items():
+            if p.acts_in(block):
+                film.setdefault(block, []).append((modulation, p.weights_Q))
+    options = _with_film(options, film, list(range(len(x))), x, run)
+    if any(p.conditioning.prefix_BPE.any() for p in placed):
+        run.count(attentions_wanted=1)
+        options, context = with_cross_attention(
+            options,
+            context,
+            placed,
+            other_lengths={tokens.total, *(() if clip_fea is None else clip_fea.shape[-2:-1])},
+            count=lambda: run.count(attentions=1),
+        )
+    result = executor(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
+    run.check_hooks()
+    return result
 
 
 def _take(value: Any, rows: list[int], batch: int) -> Any:
@@ -316,24 +237,36 @@ def _take_chunks(options: dict[str, Any], rows: list[int], batch: int) -> dict[s
 
 
 def _with_film(
-    options: dict[str, Any], film: dict[int, BlockFilm], rows: list[int], x: Tensor, run: _Run
+    options: dict[str, Any],
+    film: dict[int, list[tuple[BlockFilm, Tensor | None]]],
+    rows: list[int],
+    x: Tensor,
+    run: Run,
 ) -> dict[str, Any]:
     """Options whose block patches end in FiLM. ``patches_replace`` has one callable a block: others are chained."""
     patches_replace = dict(options.get("patches_replace", {}))
     dit = patches_replace["dit"] = dict(patches_replace.get("dit", {}))
-    for block, modulation in film.items():
-        gamma_BD, beta_BD = (part[rows].to(x.device) for part in (modulation.gamma_BD, modulation.beta_BD))
-        if not (gamma_BD.any() or beta_BD.any()):
-            continue
-        run.count(modulations_wanted=1)
-        dit["double_block", block] = _film_after(dit.get(("double_block", block)), gamma_BD, beta_BD, run)
+    for block, modulations in film.items():
+        placed = [(m.gamma_BD[rows].to(x.device), m.beta_BD[rows].to(x.device), weights) for m, weights in modulations]
+        placed = [
+            (gamma_BD, beta_BD, weights) for gamma_BD, beta_BD, weights in placed if gamma_BD.any() or beta_BD.any()
+        ]
+        if placed:
+            run.count(modulations_wanted=1)
+            dit["double_block", block] = _film_after(dit.get(("double_block", block)), placed, run)
     return {**options, "patches_replace": patches_replace}
 
 
-def _film_after(earlier: Callable | None, gamma_BD: Tensor, beta_BD: Tensor, run: _Run) -> Callable:
+def _film_after(
+    earlier: Callable | None, modulations: list[tuple[Tensor, Tensor, Tensor | None]], run: Run
+) -> Callable:
     def block(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         out = extra["original_block"](args) if earlier is None else earlier(args, extra)
         run.count(modulations=1)
-        return {**out, "img": apply_film(out["img"], gamma_BD, beta_BD)}
+        hidden_BLD = out["img"]
+        changed_BLD = hidden_BLD
+        for modulation in modulations:
+            changed_BLD = changed_BLD + film_change(hidden_BLD, *modulation)
+        return {**out, "img": changed_BLD}
 
     return block

@@ -16,6 +16,9 @@ SlotIDReference = io.Custom("SLOTID_REFERENCE")
 SlotIDRouting = io.Custom("SLOTID_ROUTING")
 """A ``ClipRouting``: what each slot read of a clip, and the clip."""
 
+SlotIDGateCurve = io.Custom("SLOTID_GATE")
+"""A ``GateEnds``: portrait against clip at the noisy and at the clean end."""
+
 CATEGORY = "SlotID"
 
 

@@ -37,5 +37,11 @@ class FilmHeads(nn.Module):
 
 def apply_film(hidden_BLD: Tensor, gamma_BD: Tensor, beta_BD: Tensor) -> Tensor:
     """``h <- h + gamma * h + beta`` on a block's output; strengths are already in gamma and beta."""
+    return hidden_BLD + film_change(hidden_BLD, gamma_BD, beta_BD)
+
+
+def film_change(hidden_BLD: Tensor, gamma_BD: Tensor, beta_BD: Tensor, weights_L: Tensor | None = None) -> Tensor:
+    """``gamma * h + beta``, what FiLM adds to a block's output; at each token as much of it as ``weights_L`` says."""
     gamma_B1D, beta_B1D = (x.to(hidden_BLD.dtype).unsqueeze(1) for x in (gamma_BD, beta_BD))
-    return hidden_BLD + torch.addcmul(beta_B1D, gamma_B1D, hidden_BLD)
+    change_BLD = torch.addcmul(beta_B1D, gamma_B1D, hidden_BLD)
+    return change_BLD if weights_L is None else change_BLD * weights_L.to(hidden_BLD.dtype).unsqueeze(-1)

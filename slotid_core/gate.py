@@ -5,6 +5,8 @@ same in training and inference, and not on the number of steps. Wan samples with
 linear in sigma would stay near ``start`` for most steps and starve the video stream: a shift is undone first.
 """
 
+from dataclasses import dataclass, replace
+
 from torch import Tensor
 
 from .config import GateConfig
@@ -21,3 +23,21 @@ def gate_weight(sigma: Tensor, gate: GateConfig) -> Tensor:
     Equal ``start`` and ``end`` make it constant: 1 is portrait only, 0 is clip only.
     """
     return gate.end + (gate.start - gate.end) * undo_shift(sigma, gate.shift)
+
+
+@dataclass(frozen=True)
+class GateEnds:
+    """A gate of the user's own, but for the shift that it undoes: that belongs to the weights."""
+
+    start: float
+    """Portrait weight w at pure noise, in [0, 1]."""
+    end: float
+    """Portrait weight w at the clean end, in [0, 1]."""
+
+    def over(self, trained: GateConfig) -> GateConfig:
+        """The gate of the weights with these ends.
+
+        Raises:
+            SlotIDError: an end that is not in [0, 1].
+        """
+        return replace(trained, start=self.start, end=self.end)

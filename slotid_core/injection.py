@@ -30,6 +30,8 @@ class Injection:
     """B rows, or one that is used for all."""
     strength: float = 1.0
     """Scales the prefix tokens and FiLM."""
+    prefix_strength: float = 1.0
+    """Scales the prefix tokens on top of ``strength``."""
     film_strength: float = 1.0
     """Scales FiLM on top of ``strength``."""
     gate: GateConfig | None = None
@@ -40,10 +42,10 @@ class Injection:
     """... down to this one, both included."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("strength", 0.0, 10.0), ("film_strength", 0.0, 10.0)):
+        for name in ("strength", "prefix_strength", "film_strength"):
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise SlotIDError(f"{name} is {value}, expected a value from {low} to {high}.")
+            if not 0.0 <= value <= 10.0:
+                raise SlotIDError(f"{name} is {value}, expected a value from 0.0 to 10.0.")
 
     def is_active(self, sigma_B: Tensor) -> Tensor:
         """Rows whose noise level lies inside the window. Shape ``[B]``, bool."""
@@ -87,8 +89,9 @@ def condition(parts: Sequence[tuple[Injection, Tensor]], sigma_B: Tensor) -> Con
         embedding = injection.embedding
         if embedding.batch == 1:
             embedding = embedding.expand(sigma_B.shape[0])
-        prefixes.append((w_B1 * scale_B1).unsqueeze(-1) * embedding.portrait_tokens_BKE)
-        prefixes.append(((1 - w_B1) * scale_B1).unsqueeze(-1) * embedding.clip_tokens_BSE)
+        prefix_scale_B1 = injection.prefix_strength * scale_B1
+        prefixes.append((w_B1 * prefix_scale_B1).unsqueeze(-1) * embedding.portrait_tokens_BKE)
+        prefixes.append(((1 - w_B1) * prefix_scale_B1).unsqueeze(-1) * embedding.clip_tokens_BSE)
 
         film_scale_B1 = injection.film_strength * scale_B1
         if not film_scale_B1.any():

@@ -64,6 +64,16 @@ class IdentityEmbedding:
         assert self.batch == 1, f"can't expand {self.batch} identities"
         return self._map(lambda x: x.expand(batch, *x.shape[1:]))
 
+    def where(self, rows_B: Tensor, other: IdentityEmbedding) -> IdentityEmbedding:
+        """This one identity (B = 1) in the rows that ``rows_B`` (bool) names, ``other`` (B = 1) in the rest."""
+        assert self.batch == other.batch == 1, f"can't choose between {self.batch} and {other.batch} identities"
+
+        def choose(name: str) -> Tensor:
+            own, others = getattr(self, name), getattr(other, name)
+            return torch.where(rows_B.view(-1, *[1] * (own.ndim - 1)), own, others)
+
+        return IdentityEmbedding(**{f.name: choose(f.name) for f in fields(self)})
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> IdentityEmbedding:
         return IdentityEmbedding(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from slotid_core.config import GateConfig
-from slotid_core.gate import gate_weight, undo_shift
+from slotid_core.errors import SlotIDError
+from slotid_core.gate import GateEnds, gate_weight, undo_shift
 
 GATES = [GateConfig(), GateConfig(start=0.7, end=0.0, shift=1.0), GateConfig(start=0.2, end=0.8, shift=8.0)]
 
@@ -62,3 +63,9 @@ def test_bounded_and_monotone(gate):
 def test_equal_ends_make_it_constant_exactly(level):
     w = gate_weight(torch.linspace(0, 1, 101), GateConfig(start=level, end=level))
     assert torch.equal(w, torch.full((101,), level))
+
+
+def test_ends_of_ones_own_keep_the_shift_of_the_weights():
+    assert GateEnds(0.3, 0.8).over(GateConfig(shift=3.0)) == GateConfig(start=0.3, end=0.8, shift=3.0)
+    with pytest.raises(SlotIDError, match="gate.end is 1.5"):
+        GateEnds(0.3, 1.5).over(GateConfig())

@@ -100,6 +100,19 @@ def test_film_strength_scales_film_alone(model, make_embedding):
     assert off.film == {}
 
 
+def test_prefix_strength_scales_the_prefix_alone(model, make_embedding):
+    embedding = make_embedding()
+    plain, half, off = (
+        condition([(Injection(model, embedding, prefix_strength=p), EVERY_ROW)], SIGMAS) for p in (1.0, 0.5, 0.0)
+    )
+    torch.testing.assert_close(half.prefix_BPE, 0.5 * plain.prefix_BPE)
+    assert plain.prefix_BPE.any() and not off.prefix_BPE.any()
+    for block, film in plain.film.items():
+        for got in (half, off):
+            assert torch.equal(got.film[block].gamma_BD, film.gamma_BD)
+            assert torch.equal(got.film[block].beta_BD, film.beta_BD)
+
+
 @pytest.mark.parametrize(
     ("level", "silent", "speaks"), [(1.0, slice(2, 8), slice(0, 2)), (0.0, slice(0, 2), slice(2, 8))]
 )
@@ -156,7 +169,7 @@ def test_swapping_identities_is_seen_in_every_part(model, make_embedding):
         assert distance(a.film[block].beta_BD, b.film[block].beta_BD) > 0.1
 
 
-@pytest.mark.parametrize("name", ["strength", "film_strength"])
+@pytest.mark.parametrize("name", ["strength", "prefix_strength", "film_strength"])
 @pytest.mark.parametrize("value", [-0.1, 10.1, float("nan"), float("inf")])
 def test_strengths_out_of_range_are_refused(model, make_embedding, name, value):
     with pytest.raises(SlotIDError, match=f"^{name} is .* expected a value from 0.0 to 10.0"):

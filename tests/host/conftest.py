@@ -168,7 +168,10 @@ def people(core, weights):
 def apply(core, host_wan, weights):
     """``apply(model, identity, ...)`` with the node's defaults."""
 
-    def function(model, identity, *, weights=weights, lora=1.0, start=0.0, end=1.0, negative="none", **injection):
+    def function(
+        model, identity, *, weights=weights, lora=1.0, start=0.0, end=1.0, negative="none", negative_identity=None,
+        reach=core.region.EVERYWHERE, **injection,
+    ):  # fmt: skip
         return host_wan.apply_identity(
             model,
             weights,
@@ -178,6 +181,8 @@ def apply(core, host_wan, weights):
             start_percent=start,
             end_percent=end,
             negative=negative,
+            negative_identity=negative_identity,
+            reach=reach,
         )
 
     return function

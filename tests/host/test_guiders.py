@@ -18,6 +18,7 @@ def rows(tools, wan, apply, people):
             for context, velocity in zip(call["context"], call["velocity"], strict=True)
         }
 
+    run.people = people
     return run
 
 
@@ -132,3 +133,128 @@ def test_no_positive_conditioning_is_an_error(core, comfy, rows, prompts):
     with pytest.raises(core.errors.SlotIDError, match="no conditioning named 'positive'"):
         rows(guider_of)
     assert rows(guider_of, negative="same"), "with 'same' every row gets the identity"
+
+
+@pytest.fixture
+def by_identity(pack, apply, wan, people, prompts):
+    """``by_identity(text_cfg, identity_cfg, ...)``: the pack's guider on a model with person A."""
+    import importlib
+
+    guider = importlib.import_module("slotid_pack.nodes.host_guider").IdentityGuider
+
+    def build(text_cfg, identity_cfg, model=None, **setting):
+        patched = apply(wan if model is None else model, people[0], **setting)
+        return guider(patched, prompts[0]["positive"], prompts[0]["negative"], text_cfg, identity_cfg)
+
+    return build
+
+
+def ordinary(comfy, prompts, model, cfg):
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(prompts[0]["positive"], prompts[0]["negative"])
+    guider.set_cfg(cfg)
+    return guider
+
+
+def test_text_and_identity_are_guided_apart(tools, wan, apply, people, prompts, by_identity):
+    """Against the formula, with predictions from three runs of their own."""
+
+    def alone(prompt, **setting):
+        return tools.evaluate(
+            None, guider=build("basic", {"positive": prompts[0][prompt]})(apply(wan, people[0], **setting))
+        )
+
+    person, without, negative = alone("positive"), alone("positive", strength=0.0), alone("negative", strength=0.0)
+    for text_cfg, identity_cfg in ((5.0, 2.0), (3.0, 6.0), (1.0, 4.0), (4.0, 0.0)):
+        got = tools.evaluate(None, guider=by_identity(text_cfg, identity_cfg))
+        expected = negative + text_cfg * (without - negative) + identity_cfg * (person - without)
+        assert float((got - expected).norm() / expected.norm()) < 1e-5, (text_cfg, identity_cfg)
+
+
+def test_equal_scales_are_ordinary_guidance(tools, comfy, wan, apply, people, prompts, by_identity):
+    for setting in ({}, {"negative_identity": people[1]}):
+        usual = tools.evaluate(None, guider=ordinary(comfy, prompts, apply(wan, people[0], **setting), 4.0))
+        got = tools.evaluate(None, guider=by_identity(4.0, 4.0, **setting))
+        assert float((got - usual).norm() / usual.norm()) < 1e-5
+        assert (
+            float((tools.evaluate(None, guider=by_identity(4.0, 3.0, **setting)) - usual).norm() / usual.norm()) > 1e-2
+        )
+
+
+@pytest.mark.parametrize(("text_cfg", "rows"), [(4.0, 3), (1.0, 2)])
+def test_what_it_costs(tools, wan, by_identity, text_cfg, rows):
+    probe = tools.Probe()
+    tools.evaluate(None, guider=by_identity(text_cfg, 2.0, model=tools.probed(wan, probe)))
+    assert sum(len(call["x"]) for call in probe.calls) == rows
+
+
+def test_other_nodes_see_ordinary_guidance(tools, wan, by_identity):
+    """A node that evaluates the conditionings itself, and one that changes the result of guidance."""
+    seen = []
+
+    def evaluate(args):
+        import comfy.samplers
+
+        positive, negative = args["conds"]
+        return comfy.samplers.calc_cond_batch(
+            args["model"], [positive, negative], args["input"], args["sigma"], args["model_options"]
+        )
+
+    def halve(args):
+        seen.append(args)
+        return args["denoised"] / 2
+
+    model = wan.clone()
+    model.set_model_sampler_calc_cond_batch_function(evaluate)
+    plain = tools.evaluate(None, guider=by_identity(4.0, 2.0))
+    got = tools.evaluate(None, guider=by_identity(4.0, 2.0, model=model))
+    assert float((got - plain).norm() / plain.norm()) < 1e-5
+    model.set_model_sampler_post_cfg_function(halve)
+    assert not torch.allclose(tools.evaluate(None, guider=by_identity(4.0, 2.0, model=model)), plain, rtol=1e-2)
+    (args,) = seen
+    assert args["cond_scale"] == 4.0
+    uncond = args["uncond_denoised"]
+    assert torch.equal(args["denoised"], uncond + (args["cond_denoised"] - uncond) * 4.0)
+
+
+def test_a_guider_without_an_identity_to_guide_by_is_refused(comfy, core, pack, wan, prompts, by_identity):
+    import importlib
+
+    guider = importlib.import_module("slotid_pack.nodes.host_guider").IdentityGuider
+    with pytest.raises(core.errors.SlotIDError, match="no identity to guide by"):
+        guider(wan, prompts[0]["positive"], prompts[0]["negative"], 4.0, 4.0)
+    with pytest.raises(core.errors.SlotIDError, match="set negative to none"):
+        by_identity(4.0, 4.0, negative="same")
+
+
+@pytest.mark.parametrize("regional", [False, True])
+def test_somebody_else_in_the_negative(core, rows, prompts, regional):
+    """The negative prompt's rows are as if that person had been applied to it; the positive's do not change."""
+    named, keys = prompts
+    reach = core.region.Reach(blocks=range(0, 3)) if regional else core.region.EVERYWHERE
+
+    def cfg(positive, negative):
+        return build("cfg", {"positive": named[positive], "negative": named[negative]})
+
+    plain = rows(cfg("positive", "negative"), reach=reach)
+    got = rows(cfg("positive", "negative"), reach=reach, negative_identity=rows.people[1])
+    swapped = rows(cfg("negative", "middle"), person=1, reach=reach)
+    dual = rows(build("dual", named), reach=reach, negative_identity=rows.people[1])
+    null = rows(build("dual", named), strength=0.0)
+
+    def differ(left, right, role):
+        return float((left[keys[role]] - right[keys[role]]).norm() / right[keys[role]].norm())
+
+    assert differ(got, plain, "positive") < 1e-5
+    assert differ(got, plain, "negative") > 1e-2
+    assert differ(got, swapped, "negative") < 1e-5
+    assert differ(dual, null, "middle") < 1e-5, "the one in the middle is no negative prompt"
+
+
+def test_the_same_and_another_identity_in_the_negative_is_refused(core, wan, apply, people):
+    with pytest.raises(core.errors.SlotIDError, match="the same identity and another one"):
+        apply(wan, people[0], negative="same", negative_identity=people[1])
+    from dataclasses import replace
+
+    with pytest.raises(core.errors.SlotIDError, match="other Slot-ID weights"):
+        apply(wan, people[0], negative_identity=replace(people[1], weights_hash="0" * 64))

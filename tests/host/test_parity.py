@@ -76,6 +76,8 @@ def test_rows_come_in_the_order_that_the_guider_asks_for(both):
     "setting",
     [
         {"strength": 0.5},
+        {"prefix_strength": 0.0},
+        {"prefix_strength": 2.0},
         {"film_strength": 0.0},
         {"film_strength": 2.0},
         {"lora": 0.0},
@@ -110,30 +112,12 @@ def test_prefix_film_and_lora_each_move_the_velocity(both):
     assert relative(with_film[positive], without_film[positive]) > 1e-2, "film"
 
 
-def test_film_alone(tools, wan, transformer, core, apply, weights, people, installed_weights):
-    """FiLM without a prefix, which no node setting gives: the token projections are zeroed instead."""
-    from dataclasses import replace
-
-    embedding = people[0].embedding
-    silent = replace(
-        embedding,
-        clip_tokens_BSE=torch.zeros_like(embedding.clip_tokens_BSE),
-        portrait_tokens_BKE=torch.zeros_like(embedding.portrait_tokens_BKE),
-    )
-    velocities = []
-    for person in (replace(people[0], embedding=silent), None):
-        probe = tools.Probe()
-        model = tools.probed(wan, probe)
-        tools.evaluate(apply(model, person, lora=0.0) if person else model)
-        velocities.append(probe.calls[0])
-    call, plain = velocities
-    positive = torch.tensor([role == 0 for role in call["roles"]])
-    assert relative(call["velocity"][positive], plain["velocity"][positive]) > 1e-2
-    assert torch.equal(call["velocity"][~positive], plain["velocity"][~positive])
-    part = Injection(installed_weights.model, IdentityEmbedding(**vars(silent)))
-    with inject(transformer, [part], installed_weights.lora, 0.0) as injected, torch.no_grad():
-        ours = injected(call["x"], call["sigma"], call["context"], positive)
-    assert relative(call["velocity"], ours) < TOLERANCE
+def test_film_alone(both):
+    nothing, _, positive = both(strength=0.0, lora=0.0)
+    film, ours, _ = both(prefix_strength=0.0, lora=0.0)
+    assert relative(film[positive], nothing[positive]) > 1e-2
+    assert torch.equal(film[~positive], nothing[~positive])
+    assert relative(film, ours) < TOLERANCE
 
 
 def test_a_long_prompt_grows_the_context_in_both_hosts(tools, wan, transformer, apply, people, installed_weights):

@@ -62,7 +62,9 @@ def test_an_impossible_window(wan, apply, people, core, window):
         apply(wan, people[0], start=window[0], end=window[1])
 
 
-@pytest.mark.parametrize("setting", [{"strength": -1.0}, {"strength": 11.0}, {"film_strength": -0.1}])
+@pytest.mark.parametrize(
+    "setting", [{"strength": -1.0}, {"strength": 11.0}, {"film_strength": -0.1}, {"prefix_strength": 11.0}]
+)
 def test_a_strength_out_of_range(wan, apply, people, core, setting):
     with pytest.raises(core.errors.SlotIDError, match="strength"):
         apply(wan, people[0], **setting)

@@ -32,7 +32,9 @@ def test_inputs_are_the_parameters_of_execute(node):
     inputs = {slot.id: slot for slot in node.GET_SCHEMA().inputs}
     assert set(inputs) == set(parameters)
     for name, slot in inputs.items():
-        assert slot.optional == (parameters[name].default is None), name
+        default = parameters[name].default
+        assert slot.optional == (default is not inspect.Parameter.empty), name
+        assert default in (inspect.Parameter.empty, getattr(slot, "default", None)), name
 
 
 def test_every_input_and_output_has_a_tooltip(node):

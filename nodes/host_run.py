@@ -1,0 +1,146 @@
+"""What one sampling run remembers: who is to be seen in which rows, and what has been done about it.
+
+Shape letters: B rows of one backbone call, T H W video tokens in time, height and width.
+"""
+
+import logging
+import uuid
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..slotid_core.errors import SlotIDError
+from ..slotid_core.injection import Injection
+from ..slotid_core.types import IdentityEmbedding
+
+POSITIVE, NEGATIVE = "positive", "negative"
+"""What guiders call their conditionings, as far as it matters here; any other gets no identity."""
+WITHOUT = "without_identity"
+"""What the pack's own guider calls the positive prompt that no identity may reach, not even one for all rows."""
+
+_log = logging.getLogger("slotid")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Apply node's request in one run."""
+
+    injection: Injection
+    """With its noise window."""
+    to_all: bool
+    """Whether every row gets it or only the positive ones."""
+    negative: IdentityEmbedding | None
+    """Somebody else, for the negative rows."""
+    blocks: range | None
+    weights_THW: Tensor | None
+    """Its weight at each token of the whole video; ``None`` is 1 everywhere."""
+
+    def shown(self, roles_B: list[str]) -> Tensor:
+        """Which rows of these roles are to show the person. Shape ``[B]``, bool."""
+        return torch.tensor([role == POSITIVE or (self.to_all and role != WITHOUT) for role in roles_B])
+
+    def at(self, roles_B: list[str]) -> tuple[Injection, Tensor]:
+        """What is injected into rows of these roles, and into which of them."""
+        shown_B = self.shown(roles_B)
+        if self.negative is None:
+            return self.injection, shown_B
+        embedding = self.injection.embedding.where(shown_B, self.negative)
+        negative_B = torch.tensor([role == NEGATIVE for role in roles_B])
+        return replace(self.injection, embedding=embedding), shown_B | negative_B
+
+
+@dataclass
+class Run:
+    """One sampling run: what percents and conditionings mean in it, and what was done."""
+
+    parts: tuple[Part, ...]
+    roles: dict[uuid.UUID, str]
+    """For each conditioning the name that the guider has for it."""
+    calls: int = 0
+    identity_rows: int = 0
+    modulations_wanted: int = 0
+    modulations: int = 0
+    attentions_wanted: int = 0
+    attentions: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def count(self, **what: int) -> None:
+        with self.lock:  # multi-GPU runs call the backbone from threads
+            for name, n in what.items():
+                setattr(self, name, getattr(self, name) + n)
+
+    def rows(self, options: dict[str, Any], batch: int) -> tuple[list[str], Tensor]:
+        """The role and the noise level of each row of this call; the latter ``[B]``, on the CPU.
+
+        ``cond_or_uncond`` would give positions in the guider's own list, which mean something else in every guider.
+        """
+        unknown = [u for u in options["uuids"] if u not in self.roles]
+        if unknown:
+            raise SlotIDError(
+                "A node made a conditioning of its own during sampling, so Slot-ID can't tell whether it is a positive "
+                "or a negative one. Remove that node, or bypass Apply Slot-ID to Wan."
+            )
+        chunks = len(options["uuids"])
+        size = batch // chunks
+        roles_B = [self.roles[u] for u in options["uuids"] for _ in range(size)]
+        sigma_B = options["sigmas"].float().cpu().expand(size).repeat(chunks)
+        return roles_B, sigma_B
+
+    def check_hooks(self) -> None:
+        """The backbone has called what was hooked into it.
+
+        Raises:
+            SlotIDError: it has not.
+        """
+        if self.modulations_wanted and not self.modulations:
+            raise SlotIDError(
+                f"Slot-ID patched {self.modulations_wanted} blocks and the model called none of the patches. Another "
+                "node has replaced the model's forward pass: remove that node, or set film_strength to 0."
+            )
+        if self.attentions_wanted and not self.attentions:
+            raise SlotIDError(
+                "Slot-ID was to bind an identity to a region or to some blocks, and the model's cross-attention never "
+                "came by. Another node has replaced it: remove that node, or the mask and block range."
+            )
+
+    def check(self, sigmas: Tensor) -> None:
+        """What was asked for has happened.
+
+        Raises:
+            SlotIDError: identity was to be seen and nothing was injected.
+        """
+        if self.calls == 0:
+            raise SlotIDError(
+                "Slot-ID was applied, but the model was sampled without calling it, so no identity was injected. "
+                "Another node has replaced the model's forward pass: remove that node."
+            )
+        steps = sigmas[:-1].float().cpu()
+        if not any(bool(part.injection.is_active(steps).any()) for part in self.parts):
+            _log.warning("Slot-ID: no step of this sampler lies between start and end; no identity was injected.")
+        elif self.identity_rows == 0:
+            raise SlotIDError(
+                f"Slot-ID was called {self.calls} times and no row was to show the person: the guider has no "
+                "conditioning named 'positive', or another node skipped every step between start and end."
+            )
+        _log.info(
+            "Slot-ID: %d backbone calls, %d rows with identity, %d blocks modulated",
+            self.calls, self.identity_rows, self.modulations,
+        )  # fmt: skip
+
+
+def name_roles(conds_by_name: dict[str, list[dict[str, Any]]]) -> dict[uuid.UUID, str]:
+    """The guider's name for each conditioning of this run, by uuid.
+
+    ComfyUI fills an area that only the positive has into the negative by copying the positive's entry, uuid and all;
+    such a copy is given a uuid of its own. The entries are this run's copies.
+    """
+    roles: dict[uuid.UUID, str] = {}
+    for name, conds in conds_by_name.items():
+        for cond in conds:
+            if cond["uuid"] in roles:
+                cond["uuid"] = uuid.uuid4()
+            roles[cond["uuid"]] = name
+    return roles
