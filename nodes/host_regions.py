@@ -88,7 +88,7 @@ def video_weights(backbone: torch.nn.Module, tokens: Tokens, weights_THW: Tensor
         )
     frames = list(range(len(weights_THW)))
     window = options.get("context_window")
-    if tokens.grid[0] != len(frames) and window is not None:
+    if window is not None:
         anchor = getattr(window, "causal_anchor_index", None)
         frames = [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
     if tokens.grid != (len(frames), *weights_THW.shape[1:]):

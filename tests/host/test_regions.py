@@ -44,7 +44,7 @@ class Seen:
 
     def _hook(self, module, found):
         def note(module, args, kwargs, out):
-            found.append(SimpleNamespace(module=module, x=args[0].clone(), kwargs=kwargs, args=args, out=out.clone()))
+            found.append(SimpleNamespace(module=module, x=args[0].detach().clone(), out=out.detach().clone()))
 
         handle = module.register_forward_hook(note, with_kwargs=True)
         self.stack.callback(handle.remove)
@@ -223,6 +223,22 @@ def test_a_batch_of_videos(comfy, tools, wan, apply, people, reach):
     for row in range(2):
         alone = guider.sample(noise[row : row + 1], torch.zeros_like(noise[:1]), sampler, sigmas)
         assert relative(both[row], alone[0]) < 1e-5
+
+
+def test_as_many_video_tokens_as_keys(comfy, tools, wan, apply, people, reach):
+    """520 of each: self-attention must not be taken for cross-attention."""
+
+    def sample(where):
+        guider = comfy.samplers.CFGGuider(apply(wan, people[0], reach=where))
+        guider.set_conds(tools.conditioning(1), tools.conditioning(2))
+        guider.set_cfg(5.0)
+        noise = torch.randn(1, 16, 5, 16, 26, generator=torch.Generator().manual_seed(0))
+        return guider.sample(noise, torch.zeros_like(noise), *tools.one_call_sampler(0.7))
+
+    whole = sample(reach())
+    assert relative(sample(reach(torch.ones(1, 128, 208))), whole) < 1e-5
+    assert relative(sample(reach(torch.zeros(1, 128, 208))), whole) > 1e-2
+    assert relative(sample(reach(blocks=range(0, 3))), whole) > 1e-3
 
 
 def test_the_model_that_came_in_is_unchanged(tools, wan, apply, people, reach):
