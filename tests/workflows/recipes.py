@@ -171,8 +171,8 @@ def two_people(flow: Flow) -> None:
     notes.write_note(
         flow,
         "Slot-ID for two people in one picture",
-        f"{notes.NO_WEIGHTS} Regions keep the faces apart: each person's tokens are seen, and FiLM acts, only where "
-        "that person's mask is white. No model was trained with two people, so this is **untested on trained weights**.",
+        f"{notes.NO_WEIGHTS} Regions keep the faces apart: each person's tokens are seen, and FiLM acts, only "
+        "where that mask is white. No model was trained with two people, so this is **untested on trained weights**.",
         [
             f"{notes.CLIP} One clip for each of the two.",
             "The masks: left half and right half. Any other masks do, one for the whole video or one a frame, in the "

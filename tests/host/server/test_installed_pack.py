@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ def test_the_workflows_are_templates_with_pictures(server, repo_root):
 def test_the_help_page_is_served(server, node):
     page = server.get(f"/extensions/{server.pack}/docs/{node}.md").decode()
     assert page.startswith(f"# {DISPLAY_NAMES[node]}")
+    for picture in re.findall(r"\((images/[^)]+)\)", page):
+        assert server.get(f"/extensions/{server.pack}/docs/{picture}").startswith(b"\xff\xd8"), picture
 
 
 def test_the_texts_are_served(server):

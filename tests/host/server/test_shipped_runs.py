@@ -41,7 +41,7 @@ def test_merge(server, small_graph):
     graph = small_graph("slotid_identity_merge")
     run = server.run(graph)
     (merged,) = outputs_of(run, graph, "SlotIDMergeIdentities")
-    assert "50 %" in merged["text"][0]
+    assert "(0.50)" in merged["text"][0]
     assert outputs_of(run, graph, "SaveVideo")[0]["images"]
     assert outputs_of(run, graph, "SlotIDSaveIdentity")[0]["text"]
 
