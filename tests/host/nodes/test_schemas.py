@@ -24,7 +24,9 @@ def test_every_node_has_a_help_page_and_every_page_a_node(nodes):
 
 def test_the_pictures_of_the_help_pages_are_there_and_small():
     """Relative paths: the frontend looks for them beside the page."""
-    named = {name for page in DOCS.glob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text("utf-8"))}
+    named = {
+        name for page in DOCS.glob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text("utf-8"))
+    }
     kept = {path.relative_to(DOCS).as_posix(): path.stat().st_size for path in (DOCS / "images").iterdir()}
     assert named == set(kept)
     assert max(kept.values()) < LARGEST_PICTURE
