@@ -188,6 +188,15 @@ def assert_is_twin(twins):
     return function
 
 
+SMALL = {
+    "SlotIDLoadReferenceClip": {"frame_count": 17, "size": 64},
+    "SlotIDExtractPortrait": {"size": 64},
+    "EmptyHunyuanLatentVideo": {"width": 64, "height": 64, "length": 17},
+    "KSampler": {"steps": 2},
+}
+"""The demo's settings as small as they go."""
+
+
 class Graph(dict):
     """A graph in API format that is edited by node type."""
 
@@ -199,6 +208,16 @@ class Graph(dict):
     def set(self, class_type: str, **inputs) -> "Graph":
         self[self.id(class_type)]["inputs"].update(inputs)
         return self
+
+    def shrink(self) -> "Graph":
+        """Everything as small as it goes."""
+        for node in self.values():
+            node["inputs"].update(SMALL.get(node["class_type"], {}))
+        return self
+
+    def all(self, class_type: str) -> list[str]:
+        """The ids of all nodes of this type."""
+        return [key for key, node in self.items() if node["class_type"] == class_type]
 
     def add(self, class_type: str, **inputs) -> str:
         """A new node; returns its id."""
@@ -229,14 +248,18 @@ class Graph(dict):
 
 
 @pytest.fixture
+def small_graph(twins):
+    """``small_graph(name)``: a shipped workflow, as it is but small."""
+    return lambda name: Graph(copy.deepcopy(twins[name])).shrink()
+
+
+@pytest.fixture
 def demo_graph(twins) -> Graph:
-    """The demo workflow with everything as small as it goes."""
+    """The demo workflow with everything as small as it goes, without its previews."""
     graph = Graph(copy.deepcopy(twins["slotid_demo"]))
-    graph.set("SlotIDLoadReferenceClip", frame_count=17, size=64)
-    graph.set("SlotIDExtractPortrait", size=64)
-    graph.set("EmptyHunyuanLatentVideo", width=64, height=64, length=17)
-    graph.set("KSampler", steps=2)
-    return graph
+    for class_type in ("SlotIDRoutingPreview", "SlotIDGatePreview"):
+        del graph[graph.id(class_type)]
+    return graph.shrink()
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""The shipped workflows that need no large model, run to their end: demo, identities, score."""
+
+import json
+
+import numpy as np
+import pytest
+
+PREVIEWS = ("SlotIDExtractPortrait", "SlotIDRoutingPreview", "SlotIDGatePreview")
+
+
+def outputs_of(run, graph, class_type: str) -> list[dict]:
+    assert run.error is None, run.error
+    return [run.outputs[key] for key in graph.all(class_type)]
+
+
+def served(server, file: dict) -> bytes:
+    return server.get(f"/view?filename={file['filename']}&subfolder={file['subfolder']}&type={file['type']}")
+
+
+def test_demo(server, small_graph):
+    graph = small_graph("slotid_demo")
+    run = server.run(graph)
+    (video,) = outputs_of(run, graph, "SaveVideo")
+    assert served(server, video["images"][0])[4:8] == b"ftyp"
+    for class_type in PREVIEWS:
+        (shown,) = outputs_of(run, graph, class_type)
+        assert served(server, shown["images"][0]).startswith(b"\x89PNG"), class_type
+
+
+def test_save_then_load(server, small_graph):
+    saving, loading = small_graph("slotid_identity_save"), small_graph("slotid_identity_load")
+    (saved,) = outputs_of(server.run(saving), saving, "SlotIDSaveIdentity")
+    assert "who does not exist" in saved["text"][0] and len(saved["images"]) == 1
+    run = server.run(loading)
+    (loaded,) = outputs_of(run, loading, "SlotIDLoadIdentity")
+    assert "who does not exist" in loaded["text"][0]
+    assert outputs_of(run, loading, "SaveVideo")[0]["images"]
+
+
+def test_merge(server, small_graph):
+    graph = small_graph("slotid_identity_merge")
+    run = server.run(graph)
+    (merged,) = outputs_of(run, graph, "SlotIDMergeIdentities")
+    assert "(0.50)" in merged["text"][0]
+    assert outputs_of(run, graph, "SaveVideo")[0]["images"]
+    assert outputs_of(run, graph, "SlotIDSaveIdentity")[0]["text"]
+
+
+@pytest.fixture(scope="module")
+def head_videos(server):
+    """Three clips of rendered heads in the input folder: a person, the same again in another scene, somebody else."""
+    pytest.importorskip("dlib", reason="needs dlib: pip install -e .[dlib]")
+    from training.media import write_mp4
+    from training.world.clips import Motion, head_clip, move
+    from training.world.scene import sample_scene
+    from training.world.traits import sample_traits
+
+    moving = Motion(yaw=15.0)
+    for name, person, scene in (("head", 11, 3), ("same", 11, 5), ("other", 4, 5)):
+        clip = head_clip(
+            sample_traits(person), move(sample_scene(scene), moving, frames=17, seed=scene), height=192, width=192
+        )
+        write_mp4(server.base / "input" / f"{name}.mp4", clip.frames_FHWC, clip.fps)
+
+
+def test_score_of_two_videos(server, small_graph, head_videos):
+    graph = small_graph("slotid_score_videos")
+    graph.set("SlotIDLoadReferenceClip", video="head.mp4", faces="dlib")
+    for key, name in zip(graph.all("LoadVideo"), ("same.mp4", "other.mp4"), strict=True):
+        graph[key]["inputs"]["file"] = name
+    texts = {}
+    for key in graph.all("SlotIDIdentityScore"):
+        graph[key]["inputs"].update(faces="dlib", every=4)
+        texts[key] = graph.add("PreviewAny", source=[key, 4])
+    run = server.run(graph)
+    assert all(len(shown["images"]) == 2 for shown in outputs_of(run, graph, "SlotIDIdentityScore"))
+    same, other = (json.loads(run.outputs[texts[key]]["text"][0])["score"] for key in graph.all("SlotIDIdentityScore"))
+    assert np.isfinite([same, other]).all() and same > other
