@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -28,7 +27,7 @@ from slotid_core.demo_text import LENGTH, embed_prompt
 from training.data.cache import open_cache
 from training.settings import Settings, load
 from training.trainer.processes import Processes
-from training.wan_diffusers import HEAD_WIDTH
+from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel
 from training.wan_keys import transformer_to_original
 from training.world.models.device import half
 from training.world.models.optimizer import MatrixOptimizer

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
+from training.wan_diffusers import AutoencoderKLWan
 from training.wan_keys import vae_to_original
 from training.world.models.device import best_device, half
 from training.world.models.optimizer import MatrixOptimizer
