@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
 from training.world.experiment.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PREPARE = ROOT / "training" / "prepare.py"
 CONFIG = ROOT / "training" / "configs" / "world.yaml"
 RESULTS = ROOT / "docs" / "results" / "world"
 SHIPPED = ROOT / "demo"
@@ -74,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
+    from training import prepare, train
+    from training.world.models import backbone, probe, vae
     from training.world.pictures import draw_missing, people
 
     pictures = args.folder / "pictures"
@@ -93,14 +94,11 @@ def run(args: argparse.Namespace) -> None:
         f"model.transformer={models['backbone']}", *args.set,
     ]  # fmt: skip
     workers = "--workers", args.workers
-    _make(models["vae"], "-m", "training.world.models.vae", pictures, models["vae"], "--minutes", args.vae_minutes)
-    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, *workers)
+    _make(models["vae"], vae.main, pictures, models["vae"], "--minutes", args.vae_minutes)
+    _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
+    _make(models["backbone"], backbone.main, CONFIG, models["backbone"], *shared, "--minutes", args.backbone_minutes)
     _make(
-        models["backbone"], "-m", "training.world.models.backbone", CONFIG, models["backbone"], *shared,
-        "--minutes", args.backbone_minutes,
-    )  # fmt: skip
-    _make(
-        models["probe"], "-m", "training.world.models.probe", pictures, models["vae"], models["probe"],
+        models["probe"], probe.main, pictures, models["vae"], models["probe"],
         "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10),
     )  # fmt: skip
 
@@ -120,25 +118,20 @@ def run(args: argparse.Namespace) -> None:
             if variant.own_cache:
                 cache = args.folder / f"cache-{name}"
                 settings.append(f"data.cache={cache}")
-                _make(cache / "manifest.json", PREPARE, *settings, *workers)
+                _make(cache / "manifest.json", prepare.main, *settings, *workers)
             weights = folder / "weights" / "slotid.safetensors"
-            _make(weights, ROOT / "training" / "train.py", *settings)
+            _make(weights, train.main, *settings)
             bench.write_result(result, name, seed, weights, changes=changes)
 
 
-def _make(file: Path, *command: object) -> None:
-    """Run a command that makes the file, unless it is there."""
-    if not file.is_file():
-        _python(*command)
-
-
-def _python(*arguments: object) -> None:
-    command = [sys.executable, *map(str, arguments)]
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        raise SlotIDError(f"This ended with status {done.returncode}: {' '.join(command)}. Run it again to go on.")
-    print(f"{time.monotonic() - started:.0f} s: {' '.join(command[1:3])}", flush=True)
+def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> None:
+    """Run a program's ``main`` that makes the file, unless it is there."""
+    if file.is_file():
+        return
+    started, argv = time.monotonic(), [str(argument) for argument in arguments]
+    if main(argv):
+        raise SlotIDError(f"{main.__module__} did not end well, see above. The same command goes on from here.")
+    print(f"{time.monotonic() - started:.0f} s: {main.__module__}", flush=True)
 
 
 def _world(args: argparse.Namespace) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def write(tensors: dict[str, Tensor], out: Path, facts: dict) -> None:
     save_file(named, out, metadata={"format": "pt", "facts": json.dumps({**facts, "text_length": LENGTH})})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)
@@ -135,7 +137,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left beside OUT")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(argv)
     settings = load(args.config, args.overrides)
     processes = Processes()
     train(
@@ -143,7 +145,8 @@ def main() -> None:
         processes=processes,
     )  # fmt: skip
     processes.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,7 +268,8 @@ def evaluate(probe: Probe, clips: Tensor, traits_NI: Tensor, said: list[dict[str
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("vae", type=Path)
@@ -276,7 +278,7 @@ def main() -> None:
     parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1000)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train(
         args.pictures,
         args.vae,
@@ -286,7 +288,8 @@ def main() -> None:
         batch=args.batch,
         seed=args.seed,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

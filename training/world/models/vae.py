@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -171,16 +172,18 @@ def write(vae: AutoencoderKLWan, out: Path, facts: dict) -> None:
     save_file(tensors, out, metadata={"format": "pt", "facts": json.dumps(facts)})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a .raw.pt of an earlier run to go on from")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, start=args.start)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
