@@ -130,8 +130,8 @@ def image_to_video(flow: Flow) -> None:
         f"{notes.NO_WEIGHTS} A picture shows one view of a face; the clip knows the others, for when the head turns.",
         [
             *_OWN,
-            "*Load Image*: in place of ComfyUI's example, the first picture of the video, with the person of the clip in "
-            "it. It is cut to the size in *WanImageToVideo*.",
+            "*Load Image*: in place of ComfyUI's example, the first picture of the video, with the person of the clip "
+            "in it. It is cut to the size in *WanImageToVideo*.",
             _BYPASS,
         ],
         clips=2,
