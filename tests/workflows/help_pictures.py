@@ -8,7 +8,6 @@ width, C channels (RGB).
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch

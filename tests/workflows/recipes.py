@@ -102,7 +102,7 @@ def image_to_video(flow: Flow) -> None:
     loaded, (wan,) = parts.models(flow, parts.I2V)
     person = parts.real_person(flow, loaded)
     start = flow.group("Step 3 - First picture", stack=0)
-    picture = start.add("LoadImage", image="").out("IMAGE")
+    picture = start.add("LoadImage", image="example.png").out("IMAGE")
     vision = start.add("CLIPVisionLoader", clip_name=parts.VISION).out("CLIP_VISION")
     seen = start.add("CLIPVisionEncode", clip_vision=vision, image=picture, crop="none").out("CLIP_VISION_OUTPUT")
     positive, negative = parts.prompts(flow, loaded.clip, "Step 4 - Prompt")
@@ -130,8 +130,8 @@ def image_to_video(flow: Flow) -> None:
         f"{notes.NO_WEIGHTS} A picture shows one view of a face; the clip knows the others, for when the head turns.",
         [
             *_OWN,
-            "*Load Image*: the first picture of the video, with the person of the clip in it. It is cut to the size in "
-            "*WanImageToVideo*.",
+            "*Load Image*: in place of ComfyUI's example, the first picture of the video, with the person of the clip "
+            "in it. It is cut to the size in *WanImageToVideo*.",
             _BYPASS,
         ],
         clips=2,

@@ -82,13 +82,15 @@ def draw(card: Card, workflow: dict, strips: dict) -> Image.Image:
     """Title, strips, graph."""
     picture = Image.new("RGB", (SIDE, SIDE), PAPER)
     pen = ImageDraw.Draw(picture)
-    pen.text((EDGE, 20), card.title, INK, ImageFont.load_default(34))
-    pen.text((EDGE, 62), card.below, QUIET, ImageFont.load_default(22))
-    y = 104
+    # The template browser lays a badge over the upper left corner.
+    pen.text((SIDE - EDGE, 44), "Slot-ID", QUIET, ImageFont.load_default(30), anchor="rm")
+    y = 84
     for row in card.rows:
         picture.paste(strips[row], (EDGE, y))
         y += HEAD + 8
-    outline(pen, workflow, (EDGE, y + 12, SIDE - EDGE, SIDE - EDGE))
+    outline(pen, workflow, (EDGE, y + 8, SIDE - EDGE, SIDE - 96))
+    pen.text((EDGE, SIDE - 58), card.title, INK, ImageFont.load_default(34), anchor="lm")
+    pen.text((EDGE, SIDE - 24), card.below, QUIET, ImageFont.load_default(22), anchor="lm")
     return picture
 
 

@@ -57,13 +57,15 @@ class Server:
     def json(self, path: str):
         return json.loads(self.get(path))
 
+    def post(self, path: str, body: dict) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read()
+
     def submit(self, graph: dict) -> dict:
         """POST /prompt: the server's answer, also when it refuses the graph."""
-        body = json.dumps({"prompt": graph}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return json.loads(response.read())
+            return json.loads(self.post("/prompt", {"prompt": graph}))
         except urllib.error.HTTPError as refusal:
             return json.loads(refusal.read())
 
@@ -86,6 +88,7 @@ class Server:
 def server(comfy_root, repo_root, tmp_path_factory):
     base = tmp_path_factory.mktemp("server")
     _fill(base, repo_root)
+    shutil.copy(comfy_root / "input" / "example.png", base / "input")  # what a new Load Image shows
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

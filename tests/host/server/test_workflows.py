@@ -117,7 +117,7 @@ def test_every_widget_value_is_valid(workflow, info, saved_identities):
                 assert isinstance(value, str), where
             elif kind == "COMBO" or isinstance(kind, list):
                 # Where the file is the user's own, the widget waits for an upload; identities are saved by a graph.
-                upload = [""] if options.get("video_upload") or options.get("image_upload") else []
+                upload = [""] if options.get("video_upload") else []
                 made = saved_identities if name == "identity_name" else []
                 assert value in [*choices(kind, options), *downloads, *upload, *made], where
 
