@@ -36,7 +36,9 @@ def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *
         scheduler="simple",
     )
     _, made = parts.video(group, sampled.out("LATENT"), loaded.vae)
-    parts.saved(flow.group(f"Step {first + 3} - Video", 560, stack=stack + 1), made, name)
+    parts.saved(
+        flow.group(f"Step {first + 3} - Video", 560, stack=stack + 1), made, name, taller=150
+    )  # its video is square
     return model
 
 
