@@ -134,6 +134,13 @@ class Result:
     """What Slot-ID logged of each sampling run: backbone calls, rows with identity, blocks modulated."""
 
 
+@pytest.fixture(autouse=True)
+def as_nodes_are_run():
+    """ComfyUI executes every node in inference mode."""
+    with torch.inference_mode():
+        yield
+
+
 @pytest.fixture
 def prompts(tools) -> dict[str, list]:
     """Three prompts as CLIP Text Encode gives them for Wan."""
