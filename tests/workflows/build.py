@@ -11,13 +11,14 @@ import json
 import urllib.request
 from pathlib import Path
 
+import compare_recipes
 import demo_recipes
 import recipes
 from flow import Flow, as_text
 from parts import FILES
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = {**demo_recipes.WORKFLOWS, **recipes.WORKFLOWS}
+WORKFLOWS = {**demo_recipes.WORKFLOWS, **recipes.WORKFLOWS, **compare_recipes.WORKFLOWS}
 
 
 def build(name: str, info: dict) -> Flow:

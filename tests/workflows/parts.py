@@ -171,3 +171,18 @@ def video(group: Group, latent: Output, vae: Output, column: int = 0, fps: float
 def saved(group: Group, made: Output, name: str, **options) -> Node:
     """Show and save a video."""
     return group.add("SaveVideo", video=made, filename_prefix=f"video/{name}", format="auto", **options)
+
+
+def sampled(group: Group, model: Output, positive: Output, negative: Output, latent: Output, **widgets) -> Output:
+    """A KSampler's latent."""
+    node = group.add(
+        "KSampler",
+        after="randomize",
+        model=model,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        scheduler="simple",
+        **widgets,
+    )
+    return node.out("LATENT")

@@ -1,4 +1,4 @@
-"""The shipped workflows that need no large model, run to their end: demo, identities, score."""
+"""The shipped workflows run to their end: as they are, or with tiny models in place of large ones."""
 
 import json
 
@@ -78,3 +78,62 @@ def test_score_of_two_videos(server, small_graph, head_videos):
     assert all(len(shown["images"]) == 2 for shown in outputs_of(run, graph, "SlotIDIdentityScore"))
     same, other = (json.loads(run.outputs[texts[key]]["text"][0])["score"] for key in graph.all("SlotIDIdentityScore"))
     assert np.isfinite([same, other]).all() and same > other
+
+
+# Where the face is in the demo's clip, more or less: no face backend is needed.
+BOX = {"video": "slotid_demo_clip.mp4", "faces": "auto", "box_x": 64, "box_y": 64, "box_width": 128, "box_height": 128}
+TINY = {
+    "UNETLoader": {"unet_name": "slotid_demo_wan.safetensors"},
+    "VAELoader": {"vae_name": "slotid_demo_vae.safetensors"},
+    "SlotIDLoadModel": {"model_name": "slotid_demo.safetensors"},
+    "LoraLoaderModelOnly": {"lora_name": "somebodys.safetensors"},
+    "SlotIDLoadReferenceClip": BOX,
+    "ResizeAndPadImage": {"target_width": 64, "target_height": 64},
+    "WanPhantomSubjectToVideo": {"width": 64, "height": 64, "length": 17},
+    "KSamplerAdvanced": {"steps": 4},
+    "BasicScheduler": {"steps": 2},
+}
+
+
+def on_tiny_models(graph, start: float):
+    """The same graph with the demo's models, and without the score: such videos show no face.
+
+    Another ``start`` of the clip for each graph: of a node that need not run again, no output is reported.
+    """
+    for key, node in list(graph.items()):
+        node["inputs"].update(TINY.get(node["class_type"], {}))
+        if node["class_type"] == "CLIPTextEncode":
+            graph[key] = {"class_type": "SlotIDDemoPrompt", "inputs": {"text": node["inputs"]["text"]}}
+        elif node["class_type"] == "SlotIDLoadReferenceClip":
+            node["inputs"]["start"] = start
+        elif node["class_type"] in ("CLIPLoader", "SlotIDIdentityScore"):
+            del graph[key]
+        elif node["class_type"] == "SolidMask":
+            node["inputs"]["width"] = {720: 64, 360: 32}[node["inputs"]["width"]]
+            node["inputs"]["height"] = 64
+        elif node["class_type"] == "KSamplerAdvanced":
+            halves = {0: (0, 2), 10: (2, 10000)}
+            node["inputs"]["start_at_step"], node["inputs"]["end_at_step"] = halves[node["inputs"]["start_at_step"]]
+    return graph
+
+
+# Image to video needs a model that reads a picture, which the demo has not.
+@pytest.mark.parametrize(
+    "name, videos, start",
+    [
+        ("slotid_wan2.1_t2v_14b", 1, 0.1),
+        ("slotid_wan2.1_t2v_14b_lightning", 1, 0.2),
+        ("slotid_wan2.2_t2v_14b", 1, 0.3),
+        ("slotid_two_people_14b", 1, 0.4),
+        ("slotid_phantom_day_one", 1, 0.5),
+        ("slotid_compare_phantom_14b", 2, 0.6),
+    ],
+)
+def test_graphs_of_large_models_run_on_tiny_ones(server, small_graph, name, videos, start):
+    graph = on_tiny_models(small_graph(name), start)
+    run = server.run(graph)
+    shown = outputs_of(run, graph, "SaveVideo")
+    assert len(shown) == videos
+    assert all(served(server, video["images"][0])[4:8] == b"ftyp" for video in shown)
+    portraits = [len(output["images"]) for output in outputs_of(run, graph, "SlotIDExtractPortrait")]
+    assert sorted(portraits) == sorted(graph[key]["inputs"]["count"] for key in graph.all("SlotIDExtractPortrait"))
