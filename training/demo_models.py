@@ -1,63 +1,71 @@
-"""The demo's models: a tiny Wan, its VAE and Slot-ID weights, all made from a seed, and as files for ComfyUI."""
+"""The demo: models that were trained on people who do not exist (``training/world``), and two clips of one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
-from torch import Tensor
-
-from slotid_core.checkpoint import save_weights
 from slotid_core.errors import SlotIDError
-from training.demo_clip import FPS, demo_clip
-from training.media import atomic, write_mp4
-from training.random_weights import random_slotid
-from training.wan_keys import transformer_to_original, vae_to_original
+from training.media import atomic
 
-SEED = 0
-WAN_FILE = "slotid_demo_wan.safetensors"
-VAE_FILE = "slotid_demo_vae.safetensors"
-SLOTID_FILE = "slotid_demo.safetensors"
-CLIP_FILE = "slotid_demo_clip.mp4"
+FOLDER = Path(__file__).resolve().parent.parent / "demo"
 
 
-def write_demo_clip(path: Path) -> None:
-    """The drawn reference clip as a video file."""
-    write_mp4(path, demo_clip(SEED), FPS)
+@dataclass(frozen=True)
+class DemoFile:
+    """A file of the repository's ``demo/``, and where ComfyUI wants it."""
+
+    name: str
+    folder: str
+    installed: str
+
+    @property
+    def path(self) -> Path:
+        """
+        Raises:
+            SlotIDError: it is not there.
+        """
+        path = FOLDER / self.name
+        if not path.is_file():
+            raise SlotIDError(f"The demo's {self.name} is not in {FOLDER}. Fetch the whole repository again.")
+        return path
 
 
-def write_demo_models(comfy_root: Path) -> list[Path]:
-    """Put what the demo workflow needs into a ComfyUI folder.
+WAN = DemoFile("world_backbone.safetensors", "models/diffusion_models", "slotid_demo_wan.safetensors")
+VAE = DemoFile("world_vae.safetensors", "models/vae", "slotid_demo_vae.safetensors")
+SLOTID = DemoFile("world_slotid.safetensors", "models/slotid", "slotid_demo.safetensors")
+CLIP = DemoFile("person.mp4", "input", "slotid_demo_person.mp4")
+OTHER_CLIP = DemoFile("person_again.mp4", "input", "slotid_demo_person_again.mp4")
+PORTRAIT = DemoFile("person.png", "input", "slotid_demo_portrait.png")
+FACE_BOX = (36, 36, 88, 88)
+"""Where the face is in the clips, left, top, width, height in pixels: the square around it is the whole picture."""
+INSTALLED = (WAN, VAE, SLOTID, CLIP, OTHER_CLIP, PORTRAIT)
+PROBE = DemoFile("world_probe.safetensors", "", "")
+"""What scores the demo's video; ComfyUI has no use for it."""
 
-    ``models/diffusion_models``, ``models/vae`` and ``models/slotid`` get a file each, ``input`` the reference clip;
-    files of the same names are replaced. They take about 30 MB.
+
+def install_demo_models(comfy_root: Path) -> list[Path]:
+    """Put what the demo workflows need into a ComfyUI folder, 36 MB.
+
+    ``models/diffusion_models``, ``models/vae`` and ``models/slotid`` get a file each, ``input`` two clips and a
+    portrait; files of the same names are replaced.
 
     Returns:
         The files written.
 
     Raises:
-        SlotIDError: the folder is no ComfyUI, or can't be written.
+        SlotIDError: the folder is no ComfyUI, or can't be written, or a file of the demo is missing.
     """
-    models = comfy_root / "models"
-    if not models.is_dir():
+    if not (comfy_root / "models").is_dir():
         raise SlotIDError(
             f"{comfy_root} is not a ComfyUI folder: it has no folder 'models'. Give the folder that ComfyUI is started "
             "from, or its --base-directory."
         )
-    from training.wan_diffusers import tiny_transformer, tiny_vae
-
-    wan, vae = models / "diffusion_models" / WAN_FILE, models / "vae" / VAE_FILE
-    slotid, clip = models / "slotid" / SLOTID_FILE, comfy_root / "input" / CLIP_FILE
-    wan_tensors, vae_tensors = tiny_transformer(SEED).state_dict(), tiny_vae(SEED).state_dict()
-    _write(wan, {transformer_to_original(name): tensor for name, tensor in wan_tensors.items()})
-    _write(vae, {vae_to_original(name): tensor for name, tensor in vae_tensors.items()})
-    save_weights(slotid, random_slotid("tiny", SEED))
-    write_demo_clip(clip)
-    return [wan, vae, slotid, clip]
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt"})
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+    written = []
+    for file in INSTALLED:
+        path = comfy_root / file.folder / file.installed
+        with atomic(path) as temporary:
+            shutil.copyfile(file.path, temporary)
+        written.append(path)
+    return written

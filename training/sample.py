@@ -15,7 +15,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,19 @@ from training.sample_args import parse
 from training.sample_reference import FPS, read_reference, write_report
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from slotid_core.checkpoint import SlotIDWeights
+    from training.world.score import Score
 
-RANDOM_WAN = (
-    "RANDOM WEIGHTS: the tiny demo Wan is untrained, so the picture is noise-like and no identity will appear. "
-    "What is shown is that the whole path works."
+SMALL_WORLD = (
+    "The demo's small models were trained on drawn people who do not exist, 80 pixels large, and know nothing else. "
+    "They are no measure of a Wan 14B."
 )
+LEAST_LIKE, LEAST_FOLLOWED = 0.5, 4
+"""What the demo's own video must reach: halfway from other people's faces to a real clip's, and so many of the prompt's
+six attributes."""
 RANDOM_SLOTID = "RANDOM WEIGHTS: these Slot-ID weights are untrained, so no identity will appear."
 HASHED_PROMPT = (
     "The prompt is embedded as hashed words, which mean nothing to a real Wan. "
@@ -46,8 +51,12 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter of the prompt must not end the run
             stream.reconfigure(errors="replace")
     args = parse(sys.argv[1:] if argv is None else argv)
+    below = None
     try:
-        files = install_demo(args.install_demo) if args.install_demo is not None else run(args)
+        if args.install_demo is not None:
+            files = install_demo(args.install_demo)
+        else:
+            files, below = run(args)
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -56,14 +65,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     for path in files:
         print(path)
+    if below:
+        print(f"\n{below}", file=sys.stderr)
+        return 1
     return 0
 
 
 def install_demo(comfy_root: Path) -> list[Path]:
     """Write the demo's models and clip for the demo workflow."""
-    from training.demo_models import write_demo_models
+    from training.demo_models import install_demo_models
 
-    return write_demo_models(comfy_root)
+    return install_demo_models(comfy_root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,44 +87,44 @@ class _Models:
     """A line that says that no identity will appear, and why."""
 
 
-def _load(args: argparse.Namespace) -> _Models:
+def _load_models(args: argparse.Namespace) -> _Models:
     import torch
 
     from slotid_core.checkpoint import NO_IDENTITY, load_weights
-    from training.demo_models import SEED
-    from training.random_weights import random_slotid
-    from training.wan_diffusers import load_transformer, load_vae, tiny_transformer, tiny_vae
+    from training.demo_models import SLOTID, VAE, WAN
+    from training.wan_diffusers import load_transformer, load_vae
 
     try:
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise SlotIDError(f"The device {args.device!r} can't be used here ({error}). Use --device cpu.") from error
     dtype = getattr(torch, args.dtype)
-    transformer = load_transformer(args.transformer, dtype) if args.transformer else tiny_transformer(SEED)
-    vae = load_vae(args.vae) if args.vae else tiny_vae(SEED)
-    weights = load_weights(args.weights) if args.weights else random_slotid("tiny", SEED)
+    transformer = load_transformer(args.transformer or WAN.path, dtype)
+    vae = load_vae(args.vae or VAE.path)
+    weights = load_weights(args.weights or SLOTID.path)
     warning = None
-    if not (args.transformer and args.vae):
-        warning = RANDOM_WAN
-    elif weights.untrained:
+    if weights.untrained:
         warning = NO_IDENTITY
     elif weights.facts.get("trained_steps") == 0:
         warning = RANDOM_SLOTID
+    elif args.transformer is None:
+        warning = SMALL_WORLD
     return _Models(transformer=transformer.to(args.device), vae=vae.to(args.device), weights=weights, warning=warning)
 
 
-def run(args: argparse.Namespace) -> list[Path]:
+def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     """Sample one video, with progress on the terminal.
 
     Returns:
         The files written: video, contact sheet, identity; and of the reference clip a contact sheet and the coverage
-        plot.
+        plot. And where the demo made of its own person less than it should, a sentence that says so.
 
     Raises:
         SlotIDError: something of the input can't be used.
     """
     started = time.monotonic()
     print("Loading PyTorch and diffusers ...", flush=True)
+    from slotid_core.gate import GateEnds
     from slotid_core.identify import identify
     from slotid_core.identity_file import save_identity
     from slotid_core.injection import Injection
@@ -133,7 +145,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         seed=args.seed,
         identity_in_negative=args.identity_in_negative,
     )
-    models = _load(args)
+    models = _load_models(args)
     if models.warning:
         print(models.warning)
     if args.transformer and not args.text_embeds:
@@ -159,14 +171,14 @@ def run(args: argparse.Namespace) -> list[Path]:
         film_strength=args.film_strength,
     )
 
-    def sample(what: str, *, with_identity: bool) -> Tensor:
+    def sample(what: str, person: Injection, *, with_identity: bool = True) -> np.ndarray:
         def velocity(latents_1CThw, sigma_1, context_1LE, rows_1):
             dtype = models.transformer.dtype
             out = injected(latents_1CThw.to(dtype), sigma_1, context_1LE.to(dtype), rows_1 & with_identity)
             return out.float()
 
         with (
-            inject(models.transformer, [injection], models.weights.lora, args.lora_strength) as injected,
+            inject(models.transformer, [person], models.weights.lora, args.lora_strength) as injected,
             _progress(what, "steps") as progress,
         ):
             latents_1CThw = generate(
@@ -178,23 +190,30 @@ def run(args: argparse.Namespace) -> list[Path]:
                 progress=progress,
             )
         print("Decoding the video ...", flush=True)
-        return decode_latents(models.vae, latents_1CThw)
+        return to_bytes(decode_latents(models.vae, latents_1CThw))
 
-    video_FHWC = to_bytes(sample("Sampling", with_identity=True))
+    made = f"{config.frames} frames, {config.width} x {config.height}"
+    videos = {f"Generated: {made}": sample("Sampling", injection)}
+    if args.compare:
+        alone = replace(injection, gate=GateEnds(start=1.0, end=1.0).over(models.weights.model.config.gate))
+        label = "The same weights, noise and prompt with the portrait alone, without the clip"
+        videos[label] = sample("Sampling from the portrait alone", alone)
+        label = "The same noise and prompt without the identity"
+        videos[label] = sample("Sampling without the identity", injection, with_identity=False)
     rows = [
         SheetRow(label=f"Reference clip: {reference.name}", frames_FHWC=to_bytes(reference.clip_FHWC)),
         SheetRow(label=f"Portrait: {reference.about_portrait}", frames_FHWC=to_bytes(reference.portrait_HWC[None])),
-        SheetRow(label=f"Generated: {config.frames} frames, {width} x {height}", frames_FHWC=video_FHWC),
+        *(SheetRow(label=label, frames_FHWC=frames_FHWC) for label, frames_FHWC in videos.items()),
     ]
-    if args.compare:
-        plain_FHWC = to_bytes(sample("Sampling without the identity", with_identity=False))
-        rows.append(SheetRow(label="The same noise and prompt without the identity", frames_FHWC=plain_FHWC))
+    scores = _score(args, models, reference.clip_FHWC, videos)
+    for label, of_it in scores.items():
+        print(f"{label}: {of_it}")
 
     stem = f"slotid_{'demo_' if args.demo else ''}seed{args.seed}"
     endings = (".mp4", ".png", ".safetensors", "_reference.png", "_coverage.png")
     files = video, sheet, person, frames, coverage = [args.out / f"{stem}{ending}" for ending in endings]
     save_identity(person, identity)
-    write_mp4(video, video_FHWC, FPS)
+    write_mp4(video, next(iter(videos.values())), FPS)
     write_report(reference.reference, frames, coverage)
     contact_sheet(
         sheet,
@@ -206,10 +225,39 @@ def run(args: argparse.Namespace) -> list[Path]:
             f"{config.steps} steps, seed {config.seed}, guidance {config.guidance:g}, shift {config.shift:g}. "
             f"Identity strength {args.strength:g}, FiLM {args.film_strength:g}, LoRA {args.lora_strength:g}. "
             f"Slot-ID weights {models.weights.sha256[:12]}.",
+            *(f"{label}: {of_it}." for label, of_it in scores.items()),
         ],
     )
     print(f"Done in {time.monotonic() - started:.0f} s.")
-    return files
+    return files, _below(next(iter(scores.values()))) if args.all_built_in else None
+
+
+def _score(
+    args: argparse.Namespace, models: _Models, clip_FHWC: Tensor, videos: dict[str, np.ndarray]
+) -> dict[str, Score]:
+    """What the probe says of each of the demo's videos, by label; nothing where it can't read them."""
+    from training.demo_models import PROBE
+    from training.media import to_bytes
+    from training.wan_diffusers import decode_latents, encode_frames
+    from training.world.pictures import FRAMES, SIZE
+    from training.world.score import score
+
+    readable = (args.frames, args.size, clip_FHWC.shape[:2]) == (FRAMES, (SIZE, SIZE), (FRAMES, SIZE))
+    if args.transformer or args.vae or args.text_embeds or not readable:
+        return {}
+    seen_FHWC = to_bytes(decode_latents(models.vae, encode_frames(models.vae, clip_FHWC.to(args.device))))
+    return dict(zip(videos, score(PROBE.path, list(videos.values()), seen_FHWC, args.prompt), strict=True))
+
+
+def _below(score: Score) -> str | None:
+    """What to say where the demo's own person is not to be recognised, or does not do what was asked."""
+    if score.share >= LEAST_LIKE and score.followed >= LEAST_FOLLOWED:
+        return None
+    return (
+        f"The demo's video is below its bounds: it got {score}; expected at least {100 * LEAST_LIKE:.0f} % and "
+        f"{LEAST_FOLLOWED} attributes. Something of the way from the clip to the video is broken: please report it "
+        "with the contact sheet."
+    )
 
 
 @contextlib.contextmanager

@@ -5,10 +5,33 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-PROMPT = "a person smiles and turns the head in a sunny garden"
-# What differs between a real Wan and the demo's tiny one, which has to be done within a minute on two CPU cores.
-REAL = {"size": (720, 480), "frames": 65, "steps": 30, "guidance": 5.0}
-DEMO = {"size": (160, 160), "frames": 33, "steps": 20, "guidance": 3.0}
+# What differs between a real Wan and the demo's small one. The demo's words are those that it was trained with
+# (training/world/scenario.py), and so are its sizes.
+REAL = {
+    "prompt": "a person smiles and turns the head in a sunny garden",
+    "size": (720, 480),
+    "frames": 65,
+    "steps": 30,
+    "guidance": 5.0,
+    "shift": 5.0,
+    "clip_frames": 65,
+    "clip_size": 256,
+    "portrait_size": 512,
+    "compare": False,
+}
+DEMO = {
+    "prompt": "In front of a misty wall a smiling person turns leftwards, wearing a blue shirt, medium shot, cold "
+    "morning light.",
+    "size": (80, 80),
+    "frames": 17,
+    "steps": 20,
+    "guidance": 3.0,
+    "shift": 3.0,
+    "clip_frames": 17,
+    "clip_size": 80,
+    "portrait_size": 80,
+    "compare": True,
+}
 # Of slotid_core.reference.BACKENDS those that need no ComfyUI; importing them here would load PyTorch for --help.
 FACES = ("auto", "insightface", "dlib", "box")
 ON_BREAK = ("refuse", "longest part")
@@ -25,27 +48,36 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="sample.py",
         description="Reference clip + prompt -> identity -> video (.mp4), contact sheet (.png), identity file, and a "
         "report of the reference clip (two .png).",
-        epilog="With --demo, whatever is not given comes built in: a drawn reference clip, and a tiny Wan and Slot-ID "
-        "weights with RANDOM weights, which show that the path works but no identity. To find the person in a --clip "
-        "of your own, a face backend is needed, which 'run.py demo' does not install: pip install the extra dlib or "
+        epilog="With --demo, whatever is not given comes built in: a drawn person's clip, and a small Wan, VAE and "
+        "Slot-ID weights that were trained on such people (docs/world.md) and know nothing else; what is made of the "
+        "drawn person is scored, and the exit status is 1 below the bounds. To find the person in a --clip of your "
+        "own, a face backend is needed, which 'run.py demo' does not install: pip install the extra dlib or "
         "insightface, whose weights are not for every commercial use; or give --box, which needs nothing.",
     )
     add = parser.add_argument
-    add("--demo", action="store_true", help="use the built-in clip and tiny models for what is not given")
+    add("--demo", action="store_true", help="use the built-in clip and small models for what is not given")
     add("--clip", type=Path, metavar="FILE", help="reference video of one person")
-    add("--prompt", default=PROMPT, metavar="TEXT", help="what happens in the video (%(default)s)")
+    add("--prompt", metavar="TEXT", help="what happens in the video; of the demo: one of the captions in docs/world.md")
     add("--negative", default="", metavar="TEXT", help="what should not be in it")
     add("--out", type=Path, default=Path("outputs"), metavar="DIR", help="folder for the results (%(default)s)")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
     add("--steps", type=int, help=f"sampling steps ({_defaults('steps')})")
     add("--frames", type=int, help=f"frames to make, 4n + 1, 16 a second ({_defaults('frames')})")
-    add("--size", type=_size, metavar="WxH", help="of the video, multiples of 16 (720x480, demo 160x160)")
+    add("--size", type=_size, metavar="WxH", help="of the video, multiples of 16 (720x480, demo 80x80)")
     add("--guidance", type=float, help=f"classifier-free guidance, 1 is off ({_defaults('guidance')})")
-    add("--shift", type=float, default=5.0, help="timestep shift of the sampler (%(default)s)")
+    add("--shift", type=float, help=f"timestep shift of the sampler ({_defaults('shift')})")
 
     add = parser.add_argument_group("reference clip").add_argument
     add("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin in the clip (%(default)s)")
-    add("--clip-frames", type=int, default=65, metavar="N", help="frames to read, 4n + 1, 16 a second (%(default)s)")
+    add(
+        "--clip-frames",
+        type=int,
+        metavar="N",
+        help=f"frames to read, 4n + 1, 16 a second ({_defaults('clip_frames')})",
+    )
+    add("--clip-size", type=int, metavar="PIXELS", help=f"side of the square clip ({_defaults('clip_size')})")
+    add("--portrait", type=Path, metavar="FILE", help="a square picture instead of the best frame of the clip")
+    add("--portrait-size", type=int, metavar="PIXELS", help=f"side of the portrait ({_defaults('portrait_size')})")
     add(
         "--faces",
         choices=FACES,
@@ -79,7 +111,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--film-strength", type=float, default=1.0, help="of its FiLM part on top (%(default)s)")
     add("--lora-strength", type=float, default=1.0, help="of the LoRA that belongs to the weights (%(default)s)")
     add("--identity-in-negative", action="store_true", help="give the negative branch the identity too")
-    add("--compare", action="store_true", help="also sample without the identity, for the contact sheet")
+    add(
+        "--compare",
+        action=argparse.BooleanOptionalAction,
+        help="also sample from the portrait alone and without the identity, for the contact sheet (demo: yes)",
+    )
 
     add = parser.add_argument_group("models").add_argument
     add("--transformer", type=Path, metavar="PATH", help="Wan 2.1 text-to-video: .safetensors or diffusers folder")
@@ -93,7 +129,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--install-demo",
         type=Path,
         metavar="COMFYUI",
-        help="write the demo's models and clip into this ComfyUI folder, for the demo workflow, and stop",
+        help="write the demo's models and clips into this ComfyUI folder, for the demo workflows, and stop",
     )
 
     args = parser.parse_args(argv)
@@ -103,6 +139,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     missing = [f"--{name}" for name in needed if getattr(args, name) is None]
     if missing and not args.demo:
         parser.error(f"needed: {', '.join(missing)}; or --demo, which brings its own")
+    built_in = set(DEMO) - {"compare"} | {*needed, "portrait"}
+    args.all_built_in = args.demo and all(getattr(args, name) is None for name in built_in)
     for name, value in (DEMO if args.demo else REAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -113,7 +151,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.clip is None and (args.box or args.faces != "auto"):
         parser.error("--box and --faces are for --clip; where the drawn head is, is known")
     if args.dtype != "float32" and args.transformer is None:
-        parser.error("--dtype is for --transformer; the demo's tiny Wan is float32")
+        parser.error("--dtype is for --transformer; the demo's small Wan is run in float32")
     if args.text_embeds and not args.negative_embeds and args.guidance != 1.0:
         parser.error("--text-embeds: guidance needs --negative-embeds too (or --guidance 1)")
     return args

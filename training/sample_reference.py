@@ -47,17 +47,12 @@ def read_reference(args: argparse.Namespace, bar: Bar) -> SampleReference:
     Raises:
         SlotIDError: the file can't be used, there is no face backend, or the person is not found.
     """
-    from slotid_core.identify import CLIP_SIDE, PORTRAIT_SIDE
     from slotid_core.reference import Box, crop_along, describe_portraits, head_portraits, read_clip
-    from training.demo_clip import FACE_BOX, SIZE
-    from training.demo_models import CLIP_FILE, write_demo_clip
+    from training.demo_models import CLIP, FACE_BOX, PORTRAIT
 
-    path, faces, box = args.clip, args.faces, Box(*args.box) if args.box else None
+    path, portrait, faces, box = args.clip, args.portrait, args.faces, Box(*args.box) if args.box else None
     if path is None:
-        path, faces = args.out / CLIP_FILE, "box"
-        write_demo_clip(path)
-        left, top, right, bottom = (round(SIZE * share) for share in FACE_BOX)
-        box = Box(left, top, right - left, bottom - top)
+        path, portrait, faces, box = CLIP.path, portrait or PORTRAIT.path, "box", Box(*FACE_BOX)
     with bar("Reading the clip", "frames") as progress:
         clip = read_clip(
             path, start=args.start, frames=args.clip_frames, fps=FPS, max_side=args.max_side, progress=progress
@@ -67,15 +62,44 @@ def read_reference(args: argparse.Namespace, bar: Bar) -> SampleReference:
     analysis = reference.analysis
     print(analysis.describe())
     kept = analysis.kept
-    clip_FHWC = crop_along(clip.frames_FHWC[kept.start : kept.stop], analysis.path, CLIP_SIDE)
-    portraits = head_portraits(clip.frames_FHWC, analysis, background=args.background, size=PORTRAIT_SIDE)
+    clip_FHWC = crop_along(clip.frames_FHWC[kept.start : kept.stop], analysis.path, args.clip_size)
+    if portrait is None:
+        portraits = head_portraits(clip.frames_FHWC, analysis, background=args.background, size=args.portrait_size)
+        portrait_HWC, about_portrait = portraits[0].image_HWC, describe_portraits(portraits)
+    else:
+        portrait_HWC, about_portrait = read_portrait(portrait, args.portrait_size), portrait.name
     return SampleReference(
         name=path.name,
         clip_FHWC=clip_FHWC,
-        portrait_HWC=portraits[0].image_HWC,
-        about_portrait=describe_portraits(portraits),
+        portrait_HWC=portrait_HWC,
+        about_portrait=about_portrait,
         reference=reference,
     )
+
+
+def read_portrait(path: Path, size: int) -> Tensor:
+    """A picture file as a portrait, float RGB ``[size, size, 3]`` in [0, 1].
+
+    Raises:
+        SlotIDError: it is no picture, or not square, or the size is no multiple of 16.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    from slotid_core.reference.crop import check_size, resize
+
+    check_size(size)
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SlotIDError(f"{path} can't be read as a portrait ({error}). Give a PNG or JPEG file.") from error
+    height, width = pixels.shape[:2]
+    if height != width:
+        raise SlotIDError(f"The portrait {path} is {width} x {height}. Crop it to a square around the head.")
+    return resize(torch.from_numpy(pixels.copy()).float()[None] / 255, size)[0]
 
 
 def _find(args: argparse.Namespace, frames_FHWC: Tensor, faces: str, box: Box | None, bar: Bar) -> Reference:

@@ -1,5 +1,6 @@
 """sample.py from its command line, with tiny settings."""
 
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from slotid_core import identify
-from slotid_core.checkpoint import bundle, load_weights, save_weights, untrained_weights
+from slotid_core.checkpoint import bundle, load_weights, save_weights, untrained_weights_of
 from slotid_core.config import SlotIDConfig
 from slotid_core.identity_file import load_identity
 from slotid_core.lora import untrained_lora
@@ -19,9 +20,12 @@ from slotid_core.reference import BACKENDS, read_clip
 from slotid_core.reference.faces import dlib_faces, insightface_faces
 from training import media, sample, sample_args
 from training.demo_clip import demo_clip
-from training.demo_models import CLIP_FILE, SLOTID_FILE, VAE_FILE, WAN_FILE, write_demo_models
+from training.demo_models import INSTALLED, SLOTID, VAE, WAN, install_demo_models
+from training.world.scenario import SLOTS
+from training.world.score import Score
 
-TINY = ["--size", "32x48", "--frames", "5", "--steps", "2", "--clip-frames", "5"]
+TINY = ["--size", "32x48", "--frames", "5", "--steps", "2", "--clip-frames", "5", "--clip-size", "64"]
+TINY += ["--portrait-size", "64", "--no-compare"]
 BOX = ["--box", "46,59,61,54"]
 
 
@@ -30,13 +34,19 @@ def comfy_folder(tmp_path_factory):
     """A folder that looks like ComfyUI's, with the demo's models in it."""
     root = tmp_path_factory.mktemp("ComfyUI")
     (root / "models").mkdir()
-    assert write_demo_models(root) == [
-        root / "models" / "diffusion_models" / WAN_FILE,
-        root / "models" / "vae" / VAE_FILE,
-        root / "models" / "slotid" / SLOTID_FILE,
-        root / "input" / CLIP_FILE,
-    ]
+    assert install_demo_models(root) == [root / file.folder / file.installed for file in INSTALLED]
     return root
+
+
+@pytest.fixture(scope="module")
+def files(comfy_folder):
+    """``--transformer``, ``--vae`` and ``--weights`` of the demo, as files in ComfyUI's folders."""
+    options = {"--transformer": WAN, "--vae": VAE, "--weights": SLOTID}
+    return {option: comfy_folder / file.folder / file.installed for option, file in options.items()}
+
+
+def flat(options):
+    return [str(part) for pair in options.items() for part in pair]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +65,6 @@ def demo(tmp_path_factory):
     run.root = root
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(media, "write_mp4", record)
-        patch.setattr(identify, "CLIP_SIDE", 64)  # a sixteenth of the VAE's work
-        patch.setattr(identify, "PORTRAIT_SIDE", 64)
         yield run
 
 
@@ -77,24 +85,29 @@ SAME = 0.01
 
 
 def test_the_demo_from_a_shell_in_another_folder(repo_root, tmp_path):
-    command = [sys.executable, str(repo_root / "training" / "sample.py"), "--demo", *TINY, "--compare"]
+    command = [sys.executable, str(repo_root / "training" / "sample.py"), "--demo"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "RANDOM WEIGHTS" in done.stdout and "no identity will appear" in done.stdout
+    assert "drawn people who do not exist" in done.stdout
+    scores = re.findall(r"face (-?[\d.]+), (-?\d+) % of the way .*; (\d) of 6 attributes", done.stdout)
+    assert len(scores) == 3, "the person, the portrait alone, nobody"
+    shares = [int(share) for _, share, _ in scores]
+    assert shares[0] >= 50 and shares[0] > shares[2] + 20, "this person, and not anybody"
+    assert int(scores[0][2]) >= 4
     assert "Sampling: 100%" in done.stderr
 
     out = tmp_path / "outputs"
     video, sheet, person = (out / f"slotid_demo_seed0{suffix}" for suffix in (".mp4", ".png", ".safetensors"))
     report = [out / f"slotid_demo_seed0_{what}.png" for what in ("reference", "coverage")]
-    assert sorted(out.iterdir()) == sorted([video, sheet, person, *report, out / CLIP_FILE])
+    assert sorted(out.iterdir()) == sorted([video, sheet, person, *report])
     for path in (video, sheet, person, *report):
         assert str(path.relative_to(tmp_path)) in done.stdout
-    clip = read_clip(video, frames=5)
-    assert (clip.source.width, clip.source.height, clip.source.source_fps) == (32, 48, 16)
+    clip = read_clip(video, frames=17)
+    assert (clip.source.width, clip.source.height, clip.source.source_fps) == (80, 80, 16)
     assert Image.open(sheet).width > 1000
     identity = load_identity(person)
     assert identity.embedding.clip_tokens_BSE.shape == (1, 6, 4096)
-    assert (identity.coverage.backend, identity.coverage.frames) == ("box", 5)
+    assert (identity.coverage.backend, identity.coverage.frames) == ("box", 17)
     assert "not known" in identity.coverage.missing[0], "a box tells neither angles nor expression"
     assert all(f"Missing: {sentence}." in done.stdout for sentence in identity.coverage.missing)
     assert min(*Image.open(report[0]).size, *Image.open(report[1]).size) > 200
@@ -116,12 +129,31 @@ def test_without_strength_the_person_does_not_matter(demo, base, drawn_clips):
     assert difference(a, without_lora) > 1  # the LoRA stays on at strength 0
 
 
-def test_models_from_files_are_the_demos_own(demo, base, comfy_folder, drawn_clips):
-    """Same weights through --transformer, --vae and --weights, in ComfyUI's naming: the same video."""
-    models = comfy_folder / "models"
-    files = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
-    files += ["--weights", models / "slotid" / SLOTID_FILE]
-    assert difference(base, demo("files", "--clip", drawn_clips[0], *BOX, *files)) < SAME
+def test_models_from_files_are_the_demos_own(demo, base, files, drawn_clips):
+    """Same weights through --transformer, --vae and --weights: the same video."""
+    assert difference(base, demo("files", "--clip", drawn_clips[0], *BOX, *flat(files))) < SAME
+
+
+def test_a_portrait_of_ones_own(demo, base, tmp_path, drawn_clips, capsys):
+    own, wide = tmp_path / "own.png", tmp_path / "wide.png"
+    Image.fromarray(255 - demo_clip(1, frames=1, size=96)[0]).save(own)
+    Image.new("RGB", (90, 60)).save(wide)
+    options = ["--clip", drawn_clips[0], *BOX, "--portrait"]
+    assert difference(base, demo("portrait", *options, own)) > 1
+    for file, message in ((wide, "is 90 x 60"), (drawn_clips[0], "can't be read as a portrait")):
+        assert sample.main(["--demo", *TINY, "--out", str(tmp_path / "out"), *map(str, [*options, file])]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("face", "right", "message"),
+    [(0.9, 6, None), (0.5, 4, None), (0.3, 6, "got face 0.30, 33 % of the way"), (0.9, 3, "3 of 6 attributes")],
+)
+def test_a_demo_below_its_bounds_says_so(face, right, message):
+    said = {slot: known[0] for slot, known in SLOTS.items()}
+    seen = {slot: known[0] if i < right else known[1] for i, (slot, known) in enumerate(SLOTS.items())}
+    below = sample._below(Score(face=face, floor=0.0, ceiling=0.9, asked=said, seen=seen))
+    assert below is None if message is None else message in below
 
 
 def test_text_tokens_from_a_file(demo, base, tmp_path, drawn_clips):
@@ -202,19 +234,17 @@ def test_large_frames_are_shrunk_while_they_are_read(capsys, demo, drawn_clips):
     assert "144x144" in capsys.readouterr().out
 
 
-def test_the_identity_file_names_its_weights(demo, base, comfy_folder):
-    weights = load_weights(comfy_folder / "models" / "slotid" / SLOTID_FILE)
+def test_the_identity_file_names_its_weights(demo, base, files):
+    weights = load_weights(files["--weights"])
     person = load_identity(demo.root / "base" / "slotid_demo_seed0.safetensors")
     assert person.weights_hash == weights.sha256
     assert person.thumbnail_HWC.shape == (128, 128, 3)
 
 
-def test_untrained_weights_say_so(capsys, demo, tmp_path, comfy_folder, drawn_clips):
+def test_untrained_weights_say_so(capsys, demo, tmp_path, files, drawn_clips):
     path = tmp_path / "untrained.safetensors"
-    save_weights(path, untrained_weights("tiny"))
-    models = comfy_folder / "models"
-    arguments = ["--transformer", models / "diffusion_models" / WAN_FILE, "--vae", models / "vae" / VAE_FILE]
-    arguments += ["--weights", path, "--clip", drawn_clips[0], *BOX, "--out", tmp_path, *TINY]
+    save_weights(path, untrained_weights_of(load_weights(files["--weights"]).model.config, seed=0))
+    arguments = [*flat({**files, "--weights": path}), "--clip", drawn_clips[0], *BOX, "--out", tmp_path, *TINY]
     assert sample.main([str(argument) for argument in arguments]) == 0
     said = capsys.readouterr().out
     assert "NO IDENTITY WILL APPEAR" in said
@@ -237,7 +267,7 @@ def test_weights_for_another_wan(capsys, tmp_path, drawn_clips):
     ]
     assert sample.main([*map(str, arguments), *TINY]) == 1
     said = capsys.readouterr()
-    assert "5 blocks" in said.err and "4 blocks" in said.err
+    assert "5 blocks" in said.err and "6 blocks" in said.err
     assert not list(tmp_path.glob("*.mp4"))
 
 
@@ -289,18 +319,22 @@ def test_options_that_make_no_sense(capsys, arguments, message):
 
 
 def test_defaults_follow_the_models():
-    assert sample_args.parse(["--demo"]).frames == 33
+    demo = sample_args.parse(["--demo"])
+    assert (demo.frames, demo.clip_size, demo.compare, demo.all_built_in) == (17, 80, True, True)
+    assert not sample_args.parse(["--demo", "--prompt", "a person"]).all_built_in
     files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"]
     real = sample_args.parse(files)
     assert (real.size, real.frames, real.steps) == ((720, 480), 65, 30)
+    assert (real.clip_size, real.portrait_size) == (identify.CLIP_SIDE, identify.PORTRAIT_SIDE)
+    assert not real.compare and not real.all_built_in
     assert sample_args.parse([*files, "--steps", "7"]).steps == 7
 
 
 def test_install_demo_needs_a_comfyui(capsys, tmp_path, comfy_folder):
     assert sample.main(["--install-demo", str(tmp_path / "elsewhere")]) == 1
     assert "not a ComfyUI folder" in capsys.readouterr().err
-    slotid = comfy_folder / "models" / "slotid" / SLOTID_FILE
-    before = load_weights(slotid).sha256
     assert sample.main(["--install-demo", str(comfy_folder)]) == 0
-    assert str(slotid) in capsys.readouterr().out
-    assert load_weights(slotid).sha256 == before
+    said = capsys.readouterr().out
+    for file in INSTALLED:
+        path = comfy_folder / file.folder / file.installed
+        assert str(path) in said and path.read_bytes() == file.path.read_bytes()

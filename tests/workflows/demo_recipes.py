@@ -1,29 +1,36 @@
-"""The shipped workflows with the demo's tiny models, which run on any CPU."""
+"""The shipped workflows with the demo's small models, which run on any CPU."""
 
 import notes
 import parts
 from flow import Flow, Output
-from parts import DEMO_CLIP
+from parts import DEMO_OTHER_CLIP
 
-_PROMPT = "a person smiles and turns the head in a sunny garden"
-_IDENTITY = "slotid_demo_person"
-_TINY = "The demo's models are **tiny**: what is shown is that everything works. **No likeness will appear.**"
-_OWN_FILES = (
-    "Choose `wan_2.1_vae.safetensors` and your Slot-ID weights in step 1. **No trained Slot-ID weights exist yet**; "
-    "workflow `slotid_wan2.1_t2v_14b` has the links to all other files."
+# In the words of the captions that the small Wan was trained with (training/world/scenario.py).
+_PROMPT = (
+    "In front of a misty wall a smiling person turns leftwards, wearing a blue shirt, medium shot, cold morning light."
 )
-_FACES = (
-    "For a clip of your own set *faces* to `auto` in *Load Reference Clip*: the person is found and followed, and the "
-    "portrait is ranked. That needs InsightFace or dlib."
+_IDENTITY = "slotid_demo_person"
+_SMALL = (
+    "The demo's models were trained on **drawn people who do not exist**, 80 pixels large; they know nothing else and "
+    "say nothing about a Wan 14B."
+)
+_OWN_FILES = (
+    "Choose `wan_2.1_vae.safetensors` and your Slot-ID weights in step 1. **No trained Slot-ID weights for it exist "
+    "yet**; workflow `slotid_wan2.1_t2v_14b` has the links to all other files."
+)
+_WORDS = (
+    "Prompts: *In front of* plain wall, a misty wall, a striped wall, a checked wall, glowing lamps, a brick wall, a "
+    "spotted wall, dark leaves; *a* calm, smiling, frowning, surprised *person turns* leftwards or rightwards, looking "
+    "up, looking down or while talking, *wearing a* red ... black *shirt*."
 )
 
 
 def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *, first: int, stack: int) -> Output:
-    """Prompt, sampling and video of the tiny Wan. Returns the model that is sampled."""
-    latent = parts.size(flow, f"Step {first} - Video size", 192, 192, 33)
+    """Prompt, sampling and video of the small Wan. Returns the model that is sampled."""
+    latent = parts.size(flow, f"Step {first} - Video size", 80, 80, 17)
     positive, negative = parts.prompts(flow, None, f"Step {first + 1} - Prompt", stack=stack - 1, positive=_PROMPT)
     group = flow.group(f"Step {first + 2} - Sampling", 380, stack=stack)
-    model = parts.applied(group, parts.shifted(group, loaded.unet), loaded, identity)
+    model = parts.applied(group, parts.shifted(group, loaded.unet, 3.0), loaded, identity)
     sampled = group.add(
         "KSampler",
         model=model,
@@ -45,7 +52,7 @@ def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *
 def demo(flow: Flow) -> None:
     loaded = parts.demo_models(flow)
     group = flow.group("Step 2 - The person", 360, 420, stack=1)
-    person = parts.person(group, loaded, video=DEMO_CLIP, faces="off")
+    person = parts.demo_person(group, loaded)
     model = _demo_video(flow, loaded, person.identity, "SlotID_demo", first=3, stack=2)
     seeing = flow.group("Look inside", 380, 400, stack=1)
     seeing.add("SlotIDRoutingPreview", routing=person.encode.out("routing"))
@@ -61,15 +68,16 @@ def demo(flow: Flow) -> None:
     notes.write_demo_note(
         flow,
         "Slot-ID demo: the whole path, on any CPU",
-        f"A drawn head, a tiny Wan and tiny Slot-ID weights. {_TINY} Every part of the way from the clip to a video "
-        "that depends on it is the real one.",
+        f"A drawn person, a small Wan and trained Slot-ID weights: the same person in another place, doing something "
+        f"else. {_SMALL} Every part of the way from the clip to the video is the one that a Wan 14B takes.",
         [
-            f"Choose another clip in *Load Reference Clip*: the video changes with the person. {_FACES}",
-            "Bypass *Apply Slot-ID to Wan*: the video without a person.",
+            "Change the prompt: the person stays. " + _WORDS,
+            "Bypass *Apply Slot-ID to Wan*: the same prompt without the person.",
+            "Set *gate* of *Apply Slot-ID to Wan* to `portrait only`: what the clip adds is gone.",
             "*Routing Preview* shows what each identity slot reads of the clip, *Gate Preview* how portrait and clip "
             "share the steps of the sampler.",
-            "*Slot-ID Demo Prompt* is for the tiny Wan alone. A real Wan needs CLIP Text Encode: see the other "
-            "workflows.",
+            "*Slot-ID Demo Prompt* is for the small Wan alone, and so is the portrait from a file: for a clip of your "
+            "own, *Extract Portrait* makes it. See the workflows for a real Wan.",
         ],
     )
 
@@ -77,7 +85,7 @@ def demo(flow: Flow) -> None:
 def save(flow: Flow) -> None:
     loaded = parts.demo_models(flow, wan=False)
     group = flow.group("Step 2 - The person", 360, 420, stack=1)
-    person = parts.person(group, loaded, video=DEMO_CLIP, faces="off")
+    person = parts.demo_person(group, loaded)
     kept = flow.group("Step 3 - Keep it", 420, stack=2)
     kept.add(
         "SlotIDSaveIdentity",
@@ -92,11 +100,10 @@ def save(flow: Flow) -> None:
         flow,
         "Save an identity: encode a person once, use them ever after",
         f"The identity goes into `models/slotid/identities/{_IDENTITY}.safetensors`: eight tokens, a thumbnail, what "
-        f"the clip shows and lacks, and your note. The clip is not in it. {_TINY}",
+        f"the clip shows and lacks, and your note. The clip is not in it. {_SMALL}",
         [
             "Run this, press `R`, then open workflow `slotid_identity_load`.",
             "The note is kept in the file: who the person is, who agreed to what.",
-            _FACES,
         ],
         f"{_OWN_FILES} An identity belongs to the weights that encoded it.",
     )
@@ -111,7 +118,7 @@ def load(flow: Flow) -> None:
         flow,
         "Load an identity: no clip, nothing is encoded again",
         f"Run workflow `slotid_identity_save` first: it writes `{_IDENTITY}.safetensors`. Press `R`, and *Load "
-        f"Identity* has it in its list. {_TINY}",
+        f"Identity* has it in its list. {_SMALL}",
         [
             "Choose another saved person: only the sampling runs again.",
             "*Blend Identities* between two *Load Identity* and *Apply* makes somebody between two people, *Merge "
@@ -126,17 +133,8 @@ def merge(flow: Flow) -> None:
     loaded = parts.demo_models(flow)
     group = flow.group("Step 2 - Two clips of one person", 360, 420, 360, 420, stack=1)
     first, second = (
-        parts.person(
-            group,
-            loaded,
-            first=2 * i,
-            title=f"Load Reference Clip {i + 1}",
-            video=DEMO_CLIP,
-            faces="off",
-            start=start,
-            frame_count=29,
-        )
-        for i, start in enumerate((0.0, 2.0))
+        parts.demo_person(group, loaded, first=2 * i, title=f"Load Reference Clip {i + 1}", video=video)
+        for i, video in enumerate((parts.DEMO_CLIP, DEMO_OTHER_CLIP))
     )
     merging = flow.group("Step 3 - One identity", 420, stack=2)
     merged = merging.add(
@@ -150,9 +148,9 @@ def merge(flow: Flow) -> None:
         flow,
         "Merge several clips of one person",
         "Two clips show more of a face than one: other angles, light, expressions. They are merged to one identity "
-        f"that costs no more while sampling, and saved. The demo takes two parts of its one clip. {_TINY}",
+        f"that costs no more while sampling, and saved. {_SMALL}",
         [
-            f"Upload two clips of your own. {_FACES} Then *weighting* can be `quality`, and different people are "
+            "Where a face backend has looked at the clips, *weighting* can be `quality`, and different people are "
             "refused.",
             "Up to eight clips: connect more *Encode Slot-ID* to *Merge Identities*, or *Load Identity* for people who "
             "are saved already.",

@@ -1,7 +1,7 @@
 """The note beside each graph: what it does, what to download where, how to use it."""
 
 from flow import Flow
-from parts import DEMO_CLIP, DEMO_SLOTID, DEMO_VAE, DEMO_WAN, FILES
+from parts import DEMO_CLIP, DEMO_OTHER_CLIP, DEMO_PORTRAIT, DEMO_SLOTID, DEMO_VAE, DEMO_WAN, FILES
 
 _KINDS = {
     "diffusion_models": "Diffusion model",
@@ -34,11 +34,11 @@ def write_note(flow: Flow, title: str, about: str, use: list[str], *, slotid: bo
 
 
 def write_demo_note(flow: Flow, title: str, about: str, use: list[str], own: str | None = None) -> None:
-    """A note for a graph with the demo's tiny models. ``own``: how to use it with a real Wan."""
+    """A note for a graph with the demo's small models. ``own``: how to use it with a real Wan."""
     used = {value for node in flow.nodes for value in node.inputs.values() if isinstance(value, str)}
-    named = [name for name in (DEMO_WAN, DEMO_VAE, DEMO_SLOTID, DEMO_CLIP) if name in used]
     folders = {DEMO_WAN: "diffusion_models", DEMO_VAE: "vae", DEMO_SLOTID: "slotid"}
-    tree = _tree({folders[n]: [n] for n in named if n in folders}, [DEMO_CLIP] if DEMO_CLIP in named else [])
+    inputs = [name for name in (DEMO_CLIP, DEMO_OTHER_CLIP, DEMO_PORTRAIT) if name in used]
+    tree = _tree({folder: [name] for name, folder in folders.items() if name in used}, inputs)
     steps = "\n".join(f"- {step}" for step in use)
     real = f"\n### With a real Wan\n\n{own}\n" if own else ""
     flow.note = (

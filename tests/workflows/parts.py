@@ -43,7 +43,8 @@ DEMO_WAN, DEMO_VAE, DEMO_SLOTID = (
     "slotid_demo_vae.safetensors",
     "slotid_demo.safetensors",
 )
-DEMO_CLIP = "slotid_demo_clip.mp4"
+DEMO_CLIP, DEMO_OTHER_CLIP = "slotid_demo_person.mp4", "slotid_demo_person_again.mp4"
+DEMO_PORTRAIT = "slotid_demo_portrait.png"
 UNTRAINED = "untrained (Wan 14B)"
 
 PROMPT = (
@@ -76,7 +77,7 @@ def models(flow: Flow, *wans: str, slotid: bool = True, stack: int = 0) -> tuple
 
 
 def demo_models(flow: Flow, *, wan: bool = True) -> Models:
-    """Group 1 for the demo's tiny models."""
+    """Group 1 for the demo's small models."""
     group = flow.group("Step 1 - Models", stack=0)
     unet = group.add("UNETLoader", unet_name=DEMO_WAN, weight_dtype="default").out("MODEL") if wan else None
     vae = group.add("VAELoader", vae_name=DEMO_VAE).out("VAE")
@@ -111,6 +112,25 @@ def person(group: Group, loaded: Models, *, first: int = 0, title: str | None = 
     return Person(reader, encode)
 
 
+def demo_person(
+    group: Group, loaded: Models, *, first: int = 0, title: str | None = None, video: str = DEMO_CLIP
+) -> Person:
+    """Clip, portrait file and encoder; sizes are those that the demo's small models were trained with."""
+    reader = group.add(
+        "SlotIDLoadReferenceClip", column=first, title=title, video=video, faces="off", frame_count=17, size=80
+    )
+    portrait = group.add("LoadImage", column=first + 1, title="Load Image (portrait)", image=DEMO_PORTRAIT)
+    encode = group.add(
+        "SlotIDEncode",
+        column=first + 1,
+        slotid_model=loaded.slotid,
+        vae=loaded.vae,
+        clip=reader.out("clip"),
+        portrait=portrait.out("IMAGE"),
+    )
+    return Person(reader, encode)
+
+
 def real_person(flow: Flow, loaded: Models) -> Person:
     """Group 2 with the user's own clip."""
     return person(flow.group("Step 2 - The person", 360, 420, stack=1), loaded, video="")
@@ -123,7 +143,7 @@ def report(flow: Flow, reference: Output, stack: int = 1) -> None:
 
 
 def prompts(flow: Flow, clip: Output | None, title: str, *, stack: int = 1, positive: str = PROMPT) -> list[Output]:
-    """A group with the positive and the negative prompt; without ``clip`` for the demo's tiny Wan."""
+    """A group with the positive and the negative prompt; without ``clip`` for the demo's small Wan."""
     group = flow.group(title, 380, 400, stack=stack)
     if clip is None:
         texts = (("positive", positive), ("negative", ""))

@@ -98,12 +98,13 @@ def test_the_coverage_is_kept_with_the_identity(encode, loaded, core, tmp_path):
 
 
 def test_a_reference_has_to_be_the_clips_own(encode, run, loaded, core, folders):
-    from training.demo_models import write_demo_clip
+    from training.demo_clip import demo_clip
+    from training.media import write_mp4
 
     encode(reference=loaded.reference, clip=(loaded.clip**1.8 + 0.03 * torch.randn_like(loaded.clip)).clamp(0, 1))
     with pytest.raises(core.errors.SlotIDError, match=f"of {FRAMES} frames, and the clip has 5"):
         encode(reference=loaded.reference, clip=loaded.clip[:5])
-    write_demo_clip(folders.input / "drawn.mp4")
+    write_mp4(folders.input / "drawn.mp4", demo_clip())
     drawn = run("SlotIDLoadReferenceClip", video="drawn.mp4", frame_count=FRAMES, size=SIZE)
     with pytest.raises(core.errors.SlotIDError, match="shows something else than the clip"):
         encode(reference=drawn.reference)

@@ -13,9 +13,10 @@ FRAMES, SIZE = 17, 64
 
 @pytest.fixture(scope="module")
 def demo_clip(folders) -> str:
-    from training.demo_models import write_demo_clip
+    from training.demo_clip import demo_clip
+    from training.media import write_mp4
 
-    write_demo_clip(folders.input / "demo.mp4")
+    write_mp4(folders.input / "demo.mp4", demo_clip())
     return "demo.mp4"
 
 

@@ -128,17 +128,21 @@ def _wait(server: Server) -> None:
 
 
 def _fill(base: Path, repo_root: Path) -> None:
-    """The demo's files by the demo's own writer, untrained weights, a LoRA, and two packs."""
+    """The demo's files as the demo installs them, a longer clip, untrained weights, a LoRA, and two packs."""
     from safetensors.torch import save_file
 
-    from slotid_core.checkpoint import save_weights, untrained_weights
-    from training.demo_models import write_demo_models
+    from slotid_core.checkpoint import load_weights, save_weights, untrained_weights_of
+    from training.demo_clip import demo_clip
+    from training.demo_models import SLOTID, install_demo_models
+    from training.media import write_mp4
 
     for folder in ("models/loras", "input", "output", "temp", "user", "custom_nodes"):
         (base / folder).mkdir(parents=True)
-    (base / "main.py").touch()  # what tells write_demo_models that this is a ComfyUI folder
-    write_demo_models(base)
-    save_weights(base / "models" / "slotid" / "untrained.safetensors", untrained_weights("tiny"))
+    (base / "main.py").touch()  # as in a ComfyUI folder
+    install_demo_models(base)
+    write_mp4(base / "input" / LONG_CLIP, demo_clip())
+    untrained = untrained_weights_of(load_weights(SLOTID.path).model.config, seed=0)
+    save_weights(base / "models" / "slotid" / "untrained.safetensors", untrained)
     save_file(_lora(), base / "models" / "loras" / "somebodys.safetensors")
     install_pack(repo_root, base / "custom_nodes" / PACK_FOLDER)
     shutil.copy(HERE / "other_pack.py", base / "custom_nodes" / "other_pack.py")
@@ -191,6 +195,8 @@ def assert_is_twin(twins):
     return function
 
 
+LONG_CLIP = "drawn.mp4"
+"""65 frames of 256x256, in the input folder."""
 SMALL = {
     "SlotIDLoadReferenceClip": {"frame_count": 17, "size": 64},
     "SlotIDExtractPortrait": {"size": 64},
@@ -258,8 +264,8 @@ def small_graph(twins):
 
 @pytest.fixture
 def demo_graph(twins) -> Graph:
-    """The demo workflow with everything as small as it goes, without its previews."""
-    graph = Graph(copy.deepcopy(twins["slotid_demo"]))
+    """The demo workflow with everything as small as it goes, on a longer clip, without its previews."""
+    graph = Graph(copy.deepcopy(twins["slotid_demo"])).set("SlotIDLoadReferenceClip", video=LONG_CLIP)
     for class_type in ("SlotIDRoutingPreview", "SlotIDGatePreview"):
         del graph[graph.id(class_type)]
     return graph.shrink()

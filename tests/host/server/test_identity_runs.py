@@ -28,7 +28,7 @@ def loading(demo_graph):
         graph = copy.deepcopy(demo_graph)
         graph.save_latent()
         graph.set("SlotIDApply", identity=[graph.add("SlotIDLoadIdentity", identity_name=name), 0])
-        for class_type in ("SlotIDEncode", "SlotIDExtractPortrait", "SlotIDLoadReferenceClip"):
+        for class_type in ("SlotIDEncode", "LoadImage", "SlotIDLoadReferenceClip"):
             del graph[graph.id(class_type)]
         return graph
 

@@ -52,7 +52,7 @@ def test_files_are_offered_in_the_widgets(info):
         "untrained (Wan 1.3B)",
     ]
     video = info["SlotIDLoadReferenceClip"]["input"]["required"]["video"][1]
-    assert "slotid_demo_clip.mp4" in video["options"] and video["video_upload"] is True
+    assert "slotid_demo_person.mp4" in video["options"] and video["video_upload"] is True
 
 
 def test_the_workflows_are_templates_with_pictures(server, repo_root):

@@ -61,7 +61,7 @@ def variant(demo_graph):
 def test_the_person_and_the_seed_decide(latents, variant):
     a = latents(variant())
     assert a.shape == (1, 16, 5, 8, 8) and a.isfinite().all()
-    assert torch.equal(a, latents(variant().set("SlotIDExtractPortrait", size=64)))
+    assert torch.equal(a, latents(variant().set("SlotIDLoadReferenceClip", max_side=1279)))
     other_clip = latents(variant().set("SlotIDLoadReferenceClip", start=1.0))
     assert relative(other_clip, a) > 1e-3
     assert relative(latents(variant().set("KSampler", seed=1)), a) > 1e-1
@@ -129,7 +129,7 @@ def test_bypass_is_as_if_the_node_were_not_there(latents, variant):
     bypassed, shown = variant(), variant()
     bypassed.bypass("SlotIDApply")
     without = variant()
-    for class_type in ("SlotIDApply", "SlotIDEncode", "SlotIDExtractPortrait", "SlotIDLoadReferenceClip"):
+    for class_type in ("SlotIDApply", "SlotIDEncode", "LoadImage", "SlotIDLoadReferenceClip"):
         if class_type == "SlotIDApply":
             without.bypass(class_type)
         else:
@@ -172,7 +172,6 @@ def test_untrained_weights_say_so_on_the_nodes(server, variant):
     [
         ("SlotIDLoadReferenceClip", {"frame_count": 1025}, "65"),
         ("SlotIDLoadReferenceClip", {"frame_count": 18}, "4n"),
-        ("SlotIDExtractPortrait", {"box_x": 5000, "box_width": 10, "box_height": 10}, "box"),
         ("SlotIDApply", {"start": 0.8, "end": 0.2}, "start is 0.8 and end is 0.2"),
     ],
 )
@@ -197,7 +196,7 @@ def test_weights_for_another_wan(server, variant):
     graph.set("SlotIDApply", slotid_model=[larger, 0])
     error = server.run(graph).error
     assert error["node_id"] == graph.id("SlotIDApply")
-    assert "width 256, 4 blocks" in error["exception_message"]
+    assert "width 256, 6 blocks" in error["exception_message"]
     assert "width 1536, 30 blocks" in error["exception_message"]
 
 
@@ -218,7 +217,7 @@ def test_weights_that_are_not_listed(server, variant, name):
 
 
 def test_a_file_uploaded_a_moment_ago_is_taken(server, variant):
-    shutil.copy(server.base / "input" / "slotid_demo_clip.mp4", server.base / "input" / "new.mp4")
+    shutil.copy(server.base / "input" / "slotid_demo_person.mp4", server.base / "input" / "new.mp4")
     graph = variant().set("SlotIDLoadReferenceClip", video="new.mp4")
     graph.save_latent()
     assert server.run(graph).error is None

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-PREVIEWS = ("SlotIDExtractPortrait", "SlotIDRoutingPreview", "SlotIDGatePreview")
+PREVIEWS = ("SlotIDRoutingPreview", "SlotIDGatePreview")
 
 
 def outputs_of(run, graph, class_type: str) -> list[dict]:
@@ -80,8 +80,8 @@ def test_score_of_two_videos(server, small_graph, head_videos):
     assert np.isfinite([same, other]).all() and same > other
 
 
-# Where the face is in the demo's clip, more or less: no face backend is needed.
-BOX = {"video": "slotid_demo_clip.mp4", "faces": "auto", "box_x": 64, "box_y": 64, "box_width": 128, "box_height": 128}
+# Where the face is in the clip, more or less: no face backend is needed.
+BOX = {"video": "drawn.mp4", "faces": "auto", "box_x": 64, "box_y": 64, "box_width": 128, "box_height": 128}
 TINY = {
     "UNETLoader": {"unet_name": "slotid_demo_wan.safetensors"},
     "VAELoader": {"vae_name": "slotid_demo_vae.safetensors"},

@@ -186,19 +186,19 @@ def note_of(workflow: dict) -> str:
     return note["widgets_values"][0]
 
 
-def test_the_notes_say_that_no_identity_will_appear(workflow):
+def test_the_notes_say_what_to_expect_of_an_identity(workflow):
     text = note_of(workflow)
     if all(node["type"] != "SlotIDLoadModel" for node in workflow["nodes"]):
         assert "no Slot-ID weights" in text or "No model of this pack" in text.replace("*", "")
         return
-    assert "No trained Slot-ID weights exist yet" in text or "No likeness will appear" in text
+    assert "No trained Slot-ID weights exist yet" in text or "drawn people who do not exist" in text
 
 
 def test_the_notes_name_every_file(workflow):
     text = note_of(workflow)
     for node in nodes_of(workflow):
         for value in node.get("widgets_values", []):
-            if isinstance(value, str) and value.endswith((".safetensors", ".mp4")):
+            if isinstance(value, str) and value.endswith((".safetensors", ".mp4", "_portrait.png")):
                 assert value in text
 
 
@@ -237,5 +237,5 @@ def test_the_demo_notes_command_writes_the_files_that_the_graph_names(repo_root,
     assert str(tmp_path) in map(str, vars(parse(["--demo", arguments[0], str(tmp_path)])).values())
     for node in twins["slotid_demo"].values():
         for value in node["inputs"].values():
-            if isinstance(value, str) and value.endswith((".safetensors", ".mp4")):
+            if isinstance(value, str) and value.endswith((".safetensors", ".mp4", ".png")):
                 assert list(server.base.rglob(value)), value

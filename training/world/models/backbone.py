@@ -35,6 +35,8 @@ from training.world.models.optimizer import MatrixOptimizer
 
 DIM, BLOCKS, FFN = 256, 6, 1024
 _EMA, _DROP_TEXT = 0.999, 0.1
+_SHIFT = 3.0
+"""Of the noise levels: what a video shows is decided at high noise, and the sampler spends its steps there."""
 
 
 def new_backbone(seed: int) -> WanTransformer3DModel:
@@ -85,6 +87,7 @@ def train(
         # Levels evenly over the batch: the loss then says more about the step than about the draw.
         sigma_B = (torch.from_numpy(random.permutation(rows)) + torch.rand(rows, generator=noise)) / rows
         sigma_B = sigma_B.float().to(device)
+        sigma_B = _SHIFT * sigma_B / (1 + (_SHIFT - 1) * sigma_B)
         eps = torch.randn(clean.shape, generator=noise).to(device)
         mix = sigma_B.view(-1, 1, 1, 1, 1)
         with half(device):

@@ -6,7 +6,11 @@ It gives the traits of the three parts, the class of each slot of the caption, a
 face, which one frame is enough for. It is trained on the ``metric`` split alone, on clips that went through the VAE,
 and is never a loss of anything.
 
-Letters: N clips, B rows, F frames, H W height and width, D width, I traits, P people, E embedding width.
+Dynamics are read in two steps. Each frame says how the head is held and what the face does (its *state*), which every
+drawn frame teaches; and the curves of the states say how fast and how lopsidedly, which is learned from the drawn clips
+and from as many curves besides as one likes, for a performance needs no drawing.
+
+Letters: N clips, B rows, F frames, H W height and width, D width, I traits, S state, P people, E embedding width.
 """
 
 from __future__ import annotations
@@ -29,12 +33,15 @@ from tqdm import tqdm
 from training.wan_diffusers import decode_latents, encode_frames, load_vae
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
 from training.world.models.device import best_device, half
+from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn
 from training.world.pictures import FRAMES, clip_of_name, read_pictures
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
 _EMBEDDING, _MARGIN, _SCALE = 64, 0.2, 16.0
+_CURVES = 96
+"""Performances in an update that nobody drew."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,13 @@ class Measured:
     """Logits ``[B, classes]`` of each slot of the caption."""
     face_BE: Tensor
     """Of length 1."""
+    state_BFS: Tensor
+    """As :data:`training.world.models.states.STATE`."""
 
 
 class Probe(nn.Module):
-    """Convolutions on each frame, then attention over the frames; the face is read before the frames meet."""
+    """Convolutions on each frame, then attention over the frames; the face is read before the frames meet, and dynamics
+    from the curves of the states alone."""
 
     def __init__(self, width: int = 192):
         super().__init__()
@@ -68,7 +78,12 @@ class Probe(nn.Module):
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
         self.time = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.face = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, _EMBEDDING))
-        self.traits = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, len(TRAITS)))
+        self.looks = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, len(FRONT + SIDE)))
+        self.state = nn.Linear(width, len(STATE))
+        self.dynamics = nn.Sequential(
+            nn.Flatten(1), nn.Linear(FRAMES * len(STATE), 384), nn.SiLU(), nn.Linear(384, 192), nn.SiLU(),
+            nn.Linear(192, len(DYNAMICS)),
+        )  # fmt: skip
         self.slots = nn.ModuleDict({slot: nn.Linear(2 * width, len(known)) for slot, known in SLOTS.items()})
 
     def forward(self, clips_BFHW3: Tensor) -> Measured:
@@ -78,10 +93,14 @@ class Probe(nn.Module):
         seen_BFD = self.squeeze(self.frames(pictures)).unflatten(0, (batch, frames))
         joined_BFD = self.time(seen_BFD + self.place)
         both_BD = torch.cat([seen_BFD.mean(1), joined_BFD.mean(1)], -1)
+        state_BFS = self.state(seen_BFD).float()
+        # Frames learn what they show from the states alone, which are known of every frame.
+        dynamics_BI = self.dynamics(state_BFS.detach())
         return Measured(
-            self.traits(both_BD).float(),
+            torch.cat([self.looks(both_BD).float(), dynamics_BI.float()], -1),
             {slot: layer(both_BD).float() for slot, layer in self.slots.items()},
             functional.normalize(self.face(seen_BFD).float().mean(1), dim=-1),
+            state_BFS,
         )
 
 
@@ -115,7 +134,9 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
     return names, torch.stack([done[name] for name in names])
 
 
-def _mirrored(clip: Tensor, traits_I: Tensor, said: dict[str, int]) -> tuple[Tensor, Tensor, dict[str, int]]:
+def _mirrored(
+    clip: Tensor, traits_I: Tensor, said: dict[str, int], state_FS: Tensor
+) -> tuple[Tensor, Tensor, dict[str, int], Tensor]:
     """The clip seen in a mirror, with what then is true of it."""
     traits_I, said = traits_I.clone(), dict(said)
     for name in ("mark", "smile_lead"):
@@ -124,7 +145,7 @@ def _mirrored(clip: Tensor, traits_I: Tensor, said: dict[str, int]) -> tuple[Ten
         value = SLOTS[slot][said[slot]]
         other = value.replace(a, b) if a in value else value.replace(b, a)
         said[slot] = SLOTS[slot].index(other)
-    return clip.flip(2), traits_I, said
+    return clip.flip(2), traits_I, said, mirrored_states(state_FS)
 
 
 def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
@@ -146,6 +167,7 @@ def train(
     used = [i for i, clip in enumerate(known) if clip.index >= held_back]
     traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
     said = [labels(clip.scenario) for clip in known]
+    states_NFS = torch.stack([states_of_clip(clip) for clip in known])
     people = {person: p for p, person in enumerate(sorted({known[i].person for i in used}))}
     random = np.random.RandomState(seed)
     torch.manual_seed(seed)
@@ -160,19 +182,24 @@ def train(
         rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows, wanted_BI, classes, who = [], [], {slot: [] for slot in SLOTS}, []
+        rows, wanted_BI, classes, who, states = [], [], {slot: [] for slot in SLOTS}, [], []
         for i in random.choice(used, size=batch):
-            clip, traits_I, words = clips[i], traits_NI[i], said[i]
+            clip, traits_I, words, state_FS = clips[i], traits_NI[i], said[i], states_NFS[i]
             mirrored = random.uniform() < 0.5
             if mirrored:
-                clip, traits_I, words = _mirrored(clip, traits_I, words)
+                clip, traits_I, words, state_FS = _mirrored(clip, traits_I, words, state_FS)
             rows.append(_augmented(clip, random))
             wanted_BI.append(traits_I)
+            states.append(state_FS)
             who.append(people[known[i].person] + mirrored * len(people))
             for slot, value in words.items():
                 classes[slot].append(value)
+        curves_BFS, dynamics_BI = (tensor.to(device) for tensor in undrawn(_CURVES, random))
         with half(device):
             measured = probe(torch.stack(rows).to(device))
+            from_curves_BI = probe.dynamics(curves_BFS)
+        loss_state = (measured.state_BFS - torch.stack(states).to(device)).square().mean()
+        loss_curves = (from_curves_BI.float() - dynamics_BI).square().mean()
         loss_traits = (measured.traits_BI - torch.stack(wanted_BI).to(device)).square().mean()
         loss_slots = sum(
             functional.cross_entropy(measured.slots[slot], torch.tensor(values, device=device))
@@ -182,7 +209,7 @@ def train(
         own = torch.tensor(who, device=device)
         cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own, cosines_BP.shape[1])
         loss_face = functional.cross_entropy(_SCALE * cosines_BP, own)
-        loss = 12 * loss_traits + 0.1 * loss_slots + 0.1 * loss_face
+        loss = 12 * loss_traits + 2 * loss_state + 6 * loss_curves + 0.1 * loss_slots + 0.2 * loss_face
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
@@ -192,6 +219,7 @@ def train(
         step += 1
         if step % 100 == 0:
             told = {"step": step, "share": round(share, 3), "traits": round(loss_traits.item(), 4)}
+            told |= {"state": round(loss_state.item(), 4), "curves": round(loss_curves.item(), 4)}
             told |= {"slots": round(loss_slots.item(), 3), "face": round(loss_face.item(), 3)}
             if step % 500 == 0:
                 told |= evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
@@ -223,6 +251,7 @@ def measure(probe: Probe, clips_NFHW3: Tensor, batch: int = 20) -> Measured:
         torch.cat([part.traits_BI for part in parts]).cpu(),
         {slot: torch.cat([part.slots[slot] for part in parts]).cpu() for slot in SLOTS},
         torch.cat([part.face_BE for part in parts]).cpu(),
+        torch.cat([part.state_BFS for part in parts]).cpu(),
     )
 
 
