@@ -65,6 +65,8 @@ class Run:
     modulations: int = 0
     attentions_wanted: int = 0
     attentions: int = 0
+    contexts: dict = field(default_factory=dict)
+    """Memory of the contexts with a prefix, for ``place_prefix``."""
     lock: Lock = field(default_factory=Lock)
 
     @torch.compiler.disable

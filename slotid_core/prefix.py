@@ -31,11 +31,15 @@ def missing_slots(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     return (P - trailing_pads(context_BLE[:, -P:])).masked_fill(is_silent_B, 0)
 
 
-def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
+def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor, memory: dict | None = None) -> Tensor:
     """The context with the prefix in its last P slots, in the context's dtype.
 
     Rows must agree in :func:`missing_slots`: rows that do not have to be run apart, for they need contexts of
     different length.
+
+    Args:
+        memory: kept by a caller that asks again and again without gradients: the results lie in it and are written
+            over by the next one of the same shape. On a CPU, fresh memory for 16 MB costs four times the copy.
     """
     P = prefix_BPE.shape[1]
     # A zero token written over a pad changes nothing, but it lets training's first gradient through.
@@ -48,4 +52,10 @@ def place_prefix(context_BLE: Tensor, prefix_BPE: Tensor) -> Tensor:
     if grow:  # padding by nothing would copy
         context_BLE = F.pad(context_BLE, (0, 0, 0, grow))
     tail_BPE = torch.where(is_left_B[:, None, None], context_BLE[:, -P:], prefix_BPE.to(context_BLE.dtype))
-    return torch.cat([context_BLE[:, :-P], tail_BPE], dim=1)
+    out = None
+    if memory is not None:
+        kind = (context_BLE.shape, context_BLE.dtype, context_BLE.device)
+        if kind not in memory:
+            memory[kind] = torch.empty_like(context_BLE, memory_format=torch.contiguous_format)
+        out = memory[kind]
+    return torch.cat([context_BLE[:, :-P], tail_BPE], dim=1, out=out)
