@@ -59,8 +59,8 @@ class SlotIDExtractPortrait(io.ComfyNode):
                     min=1,
                     max=16,
                     advanced=True,
-                    tooltip="More than 1: so many portraits that differ in where they look, for nodes that take "
-                    "several references. Encode Slot-ID takes one.",
+                    tooltip="More than 1: so many portraits that differ in where they look or in their expression, "
+                    "the best first, for nodes that take several references. Encode Slot-ID takes one.",
                 ),
                 io.Combo.Input(
                     "background",

@@ -25,7 +25,7 @@ TOKEN_RMS = 1.0
 # without the position "man bites dog" and "dog bites man" would give the same video.
 WORD_PARTS = 4
 
-# Wan pads prompts to 512 tokens. The demo's captions have some 25 words: 512 keys would be 20 times the work of cross-attention.
+# Wan pads prompts to 512 tokens. The demo's captions have some 25 words, and most of cross-attention would be pads.
 LENGTH = 64
 
 _SCHEME = "slotid-demo-text-1"

@@ -19,8 +19,8 @@ LENGTH = 512
 
 
 def prompt_tokens(text: str, file: Path | None, text_dim: int) -> Tensor:
-    """Text tokens as the backbone takes them: ``[1, L, E]`` float32, zero tokens as pads at the end; L is 512, for hashed
-    words 64.
+    """Text tokens as the backbone takes them: ``[1, L, E]`` float32, zero tokens as pads at the end; L is 512, and 64
+    for hashed words.
 
     Args:
         text: embedded as hashed words (see ``slotid_core.demo_text``) where no file is given.

@@ -12,18 +12,20 @@ Whatever is there is kept: one command goes on where the last one ended, and add
 from __future__ import annotations
 
 import argparse
-import subprocess
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
 from training.world.experiment.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PREPARE = ROOT / "training" / "prepare.py"
 CONFIG = ROOT / "training" / "configs" / "world.yaml"
 RESULTS = ROOT / "docs" / "results" / "world"
+SHIPPED = ROOT / "demo"
+"""Models that the repository holds: results can be compared where they were made with the same ones."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,19 +53,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", type=int, nargs="+", help="of the training; left out: as many as the variant is asked for")
     add("--people", type=int, default=1300, help="to train on (%(default)s)")
-    add("--metric-people", type=int, default=1000, help="for the probe: a tenth, at least two, to test it, the others to train it")
+    add(
+        "--metric-people",
+        type=int,
+        default=1000,
+        help="for the probe: a tenth, at least two, to test it, the others to train it",
+    )
     add("--held-out", type=int, default=200, help="to report on (%(default)s)")
     add("--identity-seed", type=int, default=0, help="another number reports on other people")
+    add("--from-scratch", action="store_true", help="train VAE, backbone and probe too, though demo/ holds them")
     add("--vae-minutes", type=float, default=45)
     add("--backbone-minutes", type=float, default=60)
     add("--probe-minutes", type=float, default=45)
     add("--set", nargs="*", default=[], metavar="section.field=value", help="changes of world.yaml, for all variants")
+    add("--workers", type=int, default=2, help="processes that draw and encode (%(default)s)")
     add("--report", action="store_true", help="nothing is trained or measured")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
+    from training import prepare, train
+    from training.world.models import backbone, probe, vae
     from training.world.pictures import draw_missing, people
 
     pictures = args.folder / "pictures"
@@ -72,20 +83,22 @@ def run(args: argparse.Namespace) -> None:
         ("metric", args.metric_people, 0),
         ("held_out", args.held_out, args.identity_seed),
     ):
-        draw_missing(pictures, list(people(split, count, world)), processes=2)
+        draw_missing(pictures, list(people(split, count, world)), args.workers)
     models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
+    for path in models.values():
+        shipped = SHIPPED / f"world_{path.name}"
+        if shipped.is_file() and not path.is_file() and not args.from_scratch:
+            shutil.copyfile(shipped, path)
     shared = [
         f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
         f"model.transformer={models['backbone']}", *args.set,
     ]  # fmt: skip
-    _make(models["vae"], "-m", "training.world.models.vae", pictures, models["vae"], "--minutes", args.vae_minutes)
-    _make(args.folder / "cache" / "manifest.json", PREPARE, CONFIG, *shared, "--workers", 2)
+    workers = "--workers", args.workers
+    _make(models["vae"], vae.main, pictures, models["vae"], "--minutes", args.vae_minutes)
+    _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
+    _make(models["backbone"], backbone.main, CONFIG, models["backbone"], *shared, "--minutes", args.backbone_minutes)
     _make(
-        models["backbone"], "-m", "training.world.models.backbone", CONFIG, models["backbone"], *shared,
-        "--minutes", args.backbone_minutes,
-    )  # fmt: skip
-    _make(
-        models["probe"], "-m", "training.world.models.probe", pictures, models["vae"], models["probe"],
+        models["probe"], probe.main, pictures, models["vae"], models["probe"],
         "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10),
     )  # fmt: skip
 
@@ -103,27 +116,22 @@ def run(args: argparse.Namespace) -> None:
             changes = [*variant.changes, f"run.seed={seed}", *args.set]
             settings = [CONFIG, *shared, *changes, f"run.folder={folder}"]
             if variant.own_cache:
-                settings.append(f"data.cache={args.folder / f'cache-{name}'}")
+                cache = args.folder / f"cache-{name}"
+                settings.append(f"data.cache={cache}")
+                _make(cache / "manifest.json", prepare.main, *settings, *workers)
             weights = folder / "weights" / "slotid.safetensors"
-            if not weights.is_file():
-                _python(PREPARE, *settings, "--workers", 2)
-            _make(weights, ROOT / "training" / "train.py", *settings)
+            _make(weights, train.main, *settings)
             bench.write_result(result, name, seed, weights, changes=changes)
 
 
-def _make(file: Path, *command: object) -> None:
-    """Run a command that makes the file, unless it is there."""
-    if not file.is_file():
-        _python(*command)
-
-
-def _python(*arguments: object) -> None:
-    command = [sys.executable, *map(str, arguments)]
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT)
-    if done.returncode:
-        raise SlotIDError(f"This ended with status {done.returncode}: {' '.join(command)}. Run it again to go on.")
-    print(f"{time.monotonic() - started:.0f} s: {' '.join(command[1:3])}", flush=True)
+def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> None:
+    """Run a program's ``main`` that makes the file, unless it is there."""
+    if file.is_file():
+        return
+    started, argv = time.monotonic(), [str(argument) for argument in arguments]
+    if main(argv):
+        raise SlotIDError(f"{main.__module__} did not end well, see above. The same command goes on from here.")
+    print(f"{time.monotonic() - started:.0f} s: {main.__module__}", flush=True)
 
 
 def _world(args: argparse.Namespace) -> str:

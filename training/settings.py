@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slotid_core.config import SlotIDConfig
 from slotid_core.errors import SlotIDError
+from training.yaml_text import parse_yaml
 
 
 class Part(BaseModel):
@@ -153,8 +152,9 @@ class OptimSettings(Part):
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """What follows the warm-up, down to ``lr * floor``."""
     floor: float = Field(0.1, ge=0.0, le=1.0)
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """``adamw8bit`` needs the package bitsandbytes."""
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """``adamw8bit`` needs the package bitsandbytes; ``muon`` takes orthogonal steps on matrices, and adamw's on the
+    rest."""
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0.0)
     clip_norm: float = Field(1.0, gt=0.0)
@@ -266,7 +266,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     if not path.is_file():
         shipped = sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml"))
         raise SlotIDError(f"There is no settings file {path}. Shipped in training/configs: {', '.join(shipped)}.")
-    data = _parse(path.read_text(encoding="utf-8"), path.name)
+    data = parse_yaml(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(data, dict):
         raise SlotIDError(f"{path.name} holds {type(data).__name__}, expected sections such as run, model and data.")
     for override in overrides:
@@ -274,7 +274,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
         if not equals or not key:
             raise SlotIDError(f"Got the override {override!r}, expected section.field=value, such as optim.lr=2e-4.")
         for name in reversed(key.split(".")):
-            value = {name: _parse(value, override) if isinstance(value, str) else value}
+            value = {name: parse_yaml(value, override) if isinstance(value, str) else value}
         data = _merge(data, value)
     return from_dict(data, path.name)
 
@@ -311,13 +311,6 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
     return list(part.model_fields)
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise SlotIDError(f"{where} is not YAML: {' '.join(str(error).split())}.") from error
-
-
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
@@ -335,21 +328,3 @@ def _frames(value: int) -> int:
 
 def _fail(message: str) -> Any:
     raise ValueError(message)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text for want of a point; here it is a number. A key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.YAMLError(f"{', '.join(sorted(twice))} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-for _first in "-+0123456789":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).append(
-        ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"))
-    )

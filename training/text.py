@@ -19,7 +19,6 @@ from training.prompts import LENGTH
 from training.settings import Settings
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Caption:
     """What a text encoder made of a caption."""

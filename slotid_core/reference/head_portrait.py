@@ -50,7 +50,7 @@ def head_portraits(
     masks_FHW: Tensor | None = None,
     size: int = 512,
 ) -> list[HeadPortrait]:
-    """The ``rank``-th best portrait, or ``count`` that differ in where they look.
+    """The ``rank``-th best portrait, or ``count`` that differ in where they look or in their expression.
 
     Args:
         frames_FHWC: ``[F, H, W, 3]`` uint8, the frames that were analysed.

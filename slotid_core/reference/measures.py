@@ -132,6 +132,8 @@ class PortraitScore:
     sharp: float
     frontal: float
     neutral: float
+    eyes: float
+    """Open; they count as a part of neutral."""
     looking: float
     """Into the camera; frames whose gaze is unknown count like the clip's middle."""
     large: float
@@ -141,7 +143,10 @@ class PortraitScore:
 
 
 _WEIGHTS = {"sharp": 1.0, "frontal": 2.0, "neutral": 1.0, "looking": 1.0, "large": 0.3, "exposed": 0.6, "unhidden": 1.0}
-_TOWARDS = ("frontal", "looking")
+# What sets diverse portraits apart: neither a turned head nor a smile is a fault there. Shut eyes still are.
+_APART = ("frontal", "looking", "neutral")
+# Portraits are as different as they need be at this many degrees, or at this share of a broad smile or a wide mouth.
+_APART_DEG, _APART_EXPRESSION = 20.0, 0.4
 
 
 def score_portraits(
@@ -164,7 +169,7 @@ def score_portraits(
     # Against the best few and not the best one, so that a single noisy frame does not make all others seem bad.
     sharp_N = np.clip(sharpness_N / max(1e-9, _SHARP_ENOUGH * np.quantile(sharpness_N, 0.9)), 0, 1)
     large_N = np.clip(size_N / np.quantile(size_N, 0.9), 0, 1)
-    neutral_N, looking_N = _neutral(faces, measures), _looking(measures)
+    (eyes_N, mouth_N), looking_N = _neutral(faces, measures), _looking(measures)
     likest = max(likeness.values(), default=0.0)
     # Where cosines of two people lie close together, those of a covered and an open face lie closer.
     unlike = _UNLIKE if same_person is None else min(_UNLIKE, 1 - same_person)
@@ -176,14 +181,15 @@ def score_portraits(
         parts = {
             "sharp": float(sharp_N[i]) ** 1.5,
             "frontal": _frontal(face),
-            "neutral": float(neutral_N[i]),
+            "neutral": float(eyes_N[i] * mouth_N[i]),
             "looking": float(looking_N[i]),
             "large": float(large_N[i]),
             "exposed": _exposed(measured),
             "unhidden": float(alike) * measured.inside,
         }
-        logs = [weight * np.log(max(parts[name], 1e-6)) for name, weight in _WEIGHTS.items()]
-        scores.append(PortraitScore(**parts, total=float(np.exp(sum(logs) / sum(_WEIGHTS.values())))))
+        logs = [weight * _log(parts[name]) for name, weight in _WEIGHTS.items()]
+        total = float(np.exp(sum(logs) / sum(_WEIGHTS.values())))
+        scores.append(PortraitScore(**parts, eyes=float(eyes_N[i]), total=total))
     return scores
 
 
@@ -194,8 +200,9 @@ def _frontal(face: Face) -> float:
     return float(np.exp(-sum(angle**2 for angle in angles)))
 
 
-def _neutral(faces: Sequence[Face], measures: Sequence[FaceMeasures]) -> np.ndarray:
-    """``[N]`` 0 to 1, against the most neutral faces of the clip: at rest, people differ by more than they show."""
+def _neutral(faces: Sequence[Face], measures: Sequence[FaceMeasures]) -> tuple[np.ndarray, np.ndarray]:
+    """Eyes and mouth, ``[N]`` 0 to 1 each, against the most neutral faces of the clip: at rest, people differ by more
+    than they show."""
     eyes_N, mouth_N, smile_N = np.ones((3, len(faces)))
     expressed = [i for i, face in enumerate(faces) if face.expression is not None]
     if expressed:
@@ -210,7 +217,7 @@ def _neutral(faces: Sequence[Face], measures: Sequence[FaceMeasures]) -> np.ndar
         mouth_N[seen] *= 1 - _ramp(_above_least(mouth), *_MOUTH_OPEN)
         wider = _of(width, np.quantile(width, _AT_REST)) - 1
         smile_N[seen] *= 1 - _ramp(np.maximum(wider, -wider / 2), *_MOUTH_DRAWN)
-    return eyes_N * mouth_N * smile_N
+    return eyes_N, mouth_N * smile_N
 
 
 def _looking(measures: Sequence[FaceMeasures]) -> np.ndarray:
@@ -240,20 +247,27 @@ def _exposed(measured: FaceMeasures) -> float:
 
 
 def pick_diverse(scores: Sequence[PortraitScore], faces: Sequence[Face], count: int) -> list[int]:
-    """Indices of the best candidate and then of ``count - 1`` more that differ from those before in where they look.
+    """Indices of the best candidate and then of ``count - 1`` more that differ from those before: in where they look,
+    or in the mouth.
 
-    Each further one trades score against distance in yaw and pitch, both in units of 20 degrees, 1 at most.
+    Each further one trades quality against distance in yaw, pitch, smile and mouth, 1 at most: at 20 degrees, or 0.4 of
+    an expression.
     """
-    angles_N2 = np.array([[f.pose.yaw, f.pose.pitch] if f.pose else [0.0, 0.0] for f in faces]) / 20.0
-    # In other directions neither face nor eyes point at the camera: without the angles, only quality counts.
-    towards_N = np.array(
-        [sum(_WEIGHTS[part] * np.log(max(getattr(s, part), 1e-6)) for part in _TOWARDS) for s in scores]
-    )
-    quality_N = np.array([s.total for s in scores]) * np.exp(-towards_N / sum(_WEIGHTS.values()))
+    angles_N2 = np.array([[f.pose.yaw, f.pose.pitch] if f.pose else [0.0, 0.0] for f in faces]) / _APART_DEG
+    mouths_N2 = np.array([[e.mouth_open, e.smile] if (e := f.expression) else [0.0, 0.0] for f in faces])
+    looks_N4 = np.concatenate([angles_N2, mouths_N2 / _APART_EXPRESSION], axis=1)
+    # What sets them apart is taken out of the score again.
+    apart_N = np.array([sum(_WEIGHTS[part] * _log(getattr(s, part)) for part in _APART) for s in scores])
+    eyes_N = np.array([_WEIGHTS["neutral"] * _log(s.eyes) for s in scores])
+    quality_N = np.array([s.total for s in scores]) * np.exp((eyes_N - apart_N) / sum(_WEIGHTS.values()))
     chosen = [int(np.argmax([s.total for s in scores]))]
     while len(chosen) < min(count, len(scores)):
-        distance_N = np.linalg.norm(angles_N2[:, None] - angles_N2[chosen][None], axis=-1).min(axis=1)
+        distance_N = np.linalg.norm(looks_N4[:, None] - looks_N4[chosen][None], axis=-1).min(axis=1)
         gain_N = quality_N * np.minimum(distance_N, 1.0)
         gain_N[chosen] = -np.inf
         chosen.append(int(np.argmax(gain_N)))
     return chosen
+
+
+def _log(part: float) -> float:
+    return float(np.log(max(part, 1e-6)))

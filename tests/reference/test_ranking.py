@@ -254,6 +254,22 @@ def test_diverse_portraits_begin_with_the_best_and_look_elsewhere():
     assert seen[0] < -20 and abs(seen[1]) < 5 and seen[2] > 20
 
 
+def test_diverse_portraits_show_other_expressions():
+    looks = [
+        {},
+        {"mouth_open": 0.03},
+        {"smile": 0.7},
+        {"mouth_open": 0.6},
+        {"smile": 0.7, "eyes_open": 0.02},  # a blink in the smile
+    ]
+    faces = [_face(yaw=0.1 * i) for i in range(len(looks))]
+    faces = [replace(f, expression=replace(f.expression, **look)) for f, look in zip(faces, looks, strict=True)]
+    scores = score_portraits(faces, [GOOD] * len(faces), likeness={})
+    assert pick_diverse(scores, faces, 3)[0] in (0, 1)
+    assert set(pick_diverse(scores, faces, 3)[1:]) == {2, 3}
+    assert 4 not in pick_diverse(scores, faces, 4)
+
+
 def test_a_blurred_side_view_does_not_count_as_diverse():
     faces = [_face(), _face(yaw=30), _face(yaw=28)]
     scores = score_portraits(faces, [GOOD, replace(GOOD, sharpness=0.005), GOOD], likeness={})

@@ -12,7 +12,7 @@ from typing import Any
 from slotid_core.errors import SlotIDError
 from training.planner.flops import Work, forward_flops, step_flops
 from training.planner.machine import GIB, Machine, this_machine
-from training.planner.memory import READING, Ingredients, Need, need
+from training.planner.memory import READING, STATE_BYTES, Ingredients, Need, need
 from training.planner.parts import BaseParts, base_parts, trainable_parts
 from training.planner.shapes import CONTEXT, latent_grid, read_shape
 from training.planner.trace import trace_block, trace_decoder, trace_encoder
@@ -286,7 +286,7 @@ def _disk(of: Ingredients) -> dict[str, int]:
     settings, data = of.settings, of.settings.data
     known = data.generated.people * data.generated.clips if data.layout == "generated" else 0
     weights = 4 * of.trained
-    held = weights * (2 if settings.optim.ema else 1) + (8 if settings.optim.optimizer == "adamw" else 2) * of.trained
+    held = weights * (2 if settings.optim.ema else 1) + STATE_BYTES[settings.optim.optimizer] * of.trained
     return {
         "cache": 0 if data.cache.exists() else known * of.clip_bytes,
         "checkpoints": (settings.checkpoint.keep + 1) * held,

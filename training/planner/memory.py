@@ -22,8 +22,9 @@ PROCESS_RAM, PROCESS_RAM_CPU = 4 * GIB, GIB
 WORKER_RAM = GIB // 2
 """A worker of the data loader, without its clips."""
 READING = "while the base is read"
-STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.04}
-"""Of both moments per parameter; in 8 bits with one float32 scale for 256 of each."""
+STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.04, "muon": 4.3}
+"""Of the moments per parameter: two; two in 8 bits with one float32 scale for 256 of each; one, and two of the few
+tensors that are no matrices."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self, config: SlotIDConfig, transformer: WanTransformer3DModel, *, context_length: int, seed: int, device: torch.device,
-        precision: torch.dtype,
+        self, config: SlotIDConfig, transformer: WanTransformer3DModel, *, context_length: int, seed: int,
+        device: torch.device, precision: torch.dtype,
     ):  # fmt: skip
         super().__init__()
         start = untrained_weights_of(config, seed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,50 @@ from slotid_core.errors import SlotIDError
 from training.settings import OptimSettings
 
 
-def make_optimizer(settings: OptimSettings, trainable: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW on the trained tensors in their order; vectors (norms, biases, queries' scales) are not decayed.
+class MuonAndAdamW:
+    """Muon for matrices, AdamW for every other shape; rates mean the same to both.
+
+    Muon's steps are orthogonal: they go as far along what differs from person to person as along what all have in
+    common, which otherwise is learned first.
+    """
+
+    def __init__(self, settings: OptimSettings, trainable: Mapping[str, nn.Parameter]):
+        matrices = [p for p in trainable.values() if p.ndim == 2]
+        others = _groups([p for p in trainable.values() if p.ndim != 2], settings.weight_decay)
+        self._parts = [
+            torch.optim.Muon(
+                matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(others, lr=settings.lr, betas=settings.betas),
+        ]
+        # No parameter is in both, so one mapping holds what either keeps of it.
+        self.state = self._parts[0].state
+        self._parts[1].state = self.state
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self._parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+
+
+def make_optimizer(
+    settings: OptimSettings, trainable: Mapping[str, nn.Parameter]
+) -> torch.optim.Optimizer | MuonAndAdamW:
+    """The optimizer on the trained tensors in their order; vectors (norms, biases, queries' scales) are not decayed.
 
     Raises:
         SlotIDError: ``adamw8bit`` without the package bitsandbytes.
     """
-    groups = [
-        {"params": [p for p in trainable.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable.values() if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    if settings.optimizer == "muon":
+        return MuonAndAdamW(settings, trainable)
+    groups = _groups(list(trainable.values()), settings.weight_decay)
     options = {"lr": settings.lr, "betas": settings.betas}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, **options)
@@ -38,6 +73,13 @@ def make_optimizer(settings: OptimSettings, trainable: Mapping[str, nn.Parameter
     return AdamW8bit(groups, **options)
 
 
+def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
 def learning_rate(settings: OptimSettings, step: int) -> float:
     """Of update ``step``, counted from 0: a linear rise over the warm-up, then the schedule down to the floor."""
     if step < settings.warmup:
@@ -49,7 +91,7 @@ def learning_rate(settings: OptimSettings, step: int) -> float:
     return settings.lr * (settings.floor + (1 - settings.floor) * left)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer | MuonAndAdamW, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slotid_core.errors import SlotIDError
-from training.trainer.optim import AveragedWeights
+from training.trainer.optim import AveragedWeights, MuonAndAdamW
 
 _NAME = re.compile(r"step_(\d{6,})$")
 _TENSORS, _FACTS = "state.safetensors", "state.json"
@@ -34,7 +34,7 @@ class State:
 
     trainable: Mapping[str, nn.Parameter]
     averaged: AveragedWeights
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | MuonAndAdamW
     step: int = 0
     """Updates that were made."""
 
@@ -143,7 +143,7 @@ def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
         held = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         # Torch counts an optimizer's steps on the CPU, and bitsandbytes in a plain number.
         state.optimizer.state[parameter] = {
-            key: (value if state.optimizer.__class__.__module__.startswith("torch.") else int(value))
+            key: (int(value) if state.optimizer.__class__.__module__.startswith("bitsandbytes") else value)
             if key == "step"
             else value.to(parameter.device)
             for key, value in held.items()

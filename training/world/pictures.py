@@ -2,8 +2,8 @@
 
     python -m training.world.pictures FOLDER --split train --people 1200
 
-Pixels are kept as they were drawn. Files are written whole or not at all, and those that are there are kept, so that the
-same command goes on where it was ended.
+Pixels are kept as they were drawn. Files are written whole or not at all, and those that are there are kept, so that
+the same command goes on where it was ended.
 
 Letters: F frames, H W height and width.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,14 +119,22 @@ def draw_missing(folder: Path, clips: list[WorldClip], processes: int = 1) -> in
     missing = [(picture_path(folder, clip), clip) for clip in clips if not picture_path(folder, clip).is_file()]
     if not missing:
         return 0
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for _ in tqdm(pool.imap(_draw_one, missing), total=len(missing), desc="drawing", unit="clip"):
-            pass
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order have other last bits
+    try:
+        with tqdm(total=len(missing), desc="drawing", unit="clip") as bar, ExitStack() as stack:
+            each = map
+            if processes > 1:
+                pool = multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,))
+                each = stack.enter_context(pool).imap
+            for _ in each(_draw_one, missing):
+                bar.update()
+    finally:
+        torch.set_num_threads(threads)
     return len(missing)
 
 
 def _draw_one(job: tuple[Path, WorldClip]) -> None:
-    torch.set_num_threads(1)
     path, clip = job
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:

@@ -2,12 +2,14 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "web" / "docs"
+LARGEST_PICTURE = 60_000
 TEXTS = ROOT / "locales" / "en" / "nodeDefs.json"
 
 
@@ -17,7 +19,17 @@ def node(nodes, request):
 
 
 def test_every_node_has_a_help_page_and_every_page_a_node(nodes):
-    assert sorted(nodes) == sorted(path.stem for path in DOCS.iterdir())
+    assert sorted(nodes) == sorted(path.stem for path in DOCS.glob("*.md"))
+
+
+def test_the_pictures_of_the_help_pages_are_there_and_small():
+    """Relative paths: the frontend looks for them beside the page."""
+    named = {
+        name for page in DOCS.glob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text("utf-8"))
+    }
+    kept = {path.relative_to(DOCS).as_posix(): path.stat().st_size for path in (DOCS / "images").iterdir()}
+    assert named == set(kept)
+    assert max(kept.values()) < LARGEST_PICTURE
 
 
 def test_the_id_is_the_class_name(node):

@@ -57,13 +57,15 @@ class Server:
     def json(self, path: str):
         return json.loads(self.get(path))
 
+    def post(self, path: str, body: dict) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read()
+
     def submit(self, graph: dict) -> dict:
         """POST /prompt: the server's answer, also when it refuses the graph."""
-        body = json.dumps({"prompt": graph}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return json.loads(response.read())
+            return json.loads(self.post("/prompt", {"prompt": graph}))
         except urllib.error.HTTPError as refusal:
             return json.loads(refusal.read())
 
@@ -86,6 +88,7 @@ class Server:
 def server(comfy_root, repo_root, tmp_path_factory):
     base = tmp_path_factory.mktemp("server")
     _fill(base, repo_root)
+    shutil.copy(comfy_root / "input" / "example.png", base / "input")  # what a new Load Image shows
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -188,6 +191,15 @@ def assert_is_twin(twins):
     return function
 
 
+SMALL = {
+    "SlotIDLoadReferenceClip": {"frame_count": 17, "size": 64},
+    "SlotIDExtractPortrait": {"size": 64},
+    "EmptyHunyuanLatentVideo": {"width": 64, "height": 64, "length": 17},
+    "KSampler": {"steps": 2},
+}
+"""The demo's settings as small as they go."""
+
+
 class Graph(dict):
     """A graph in API format that is edited by node type."""
 
@@ -199,6 +211,16 @@ class Graph(dict):
     def set(self, class_type: str, **inputs) -> "Graph":
         self[self.id(class_type)]["inputs"].update(inputs)
         return self
+
+    def shrink(self) -> "Graph":
+        """Everything as small as it goes."""
+        for node in self.values():
+            node["inputs"].update(SMALL.get(node["class_type"], {}))
+        return self
+
+    def all(self, class_type: str) -> list[str]:
+        """The ids of all nodes of this type."""
+        return [key for key, node in self.items() if node["class_type"] == class_type]
 
     def add(self, class_type: str, **inputs) -> str:
         """A new node; returns its id."""
@@ -229,14 +251,18 @@ class Graph(dict):
 
 
 @pytest.fixture
+def small_graph(twins):
+    """``small_graph(name)``: a shipped workflow, as it is but small."""
+    return lambda name: Graph(copy.deepcopy(twins[name])).shrink()
+
+
+@pytest.fixture
 def demo_graph(twins) -> Graph:
-    """The demo workflow with everything as small as it goes."""
+    """The demo workflow with everything as small as it goes, without its previews."""
     graph = Graph(copy.deepcopy(twins["slotid_demo"]))
-    graph.set("SlotIDLoadReferenceClip", frame_count=17, size=64)
-    graph.set("SlotIDExtractPortrait", size=64)
-    graph.set("EmptyHunyuanLatentVideo", width=64, height=64, length=17)
-    graph.set("KSampler", steps=2)
-    return graph
+    for class_type in ("SlotIDRoutingPreview", "SlotIDGatePreview"):
+        del graph[graph.id(class_type)]
+    return graph.shrink()
 
 
 @pytest.fixture

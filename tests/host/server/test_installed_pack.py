@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_files_are_offered_in_the_widgets(info):
 
 def test_the_workflows_are_templates_with_pictures(server, repo_root):
     names = server.json("/workflow_templates")[server.pack]
-    assert sorted(names) == ["slotid_demo", "slotid_wan2.1_t2v_14b"]
+    assert len(names) == 12 and sorted(names) == sorted(p.stem for p in (repo_root / "workflows").glob("*.json"))
     for name in names:
         for suffix in ("json", "jpg"):
             served = server.get(f"/api/workflow_templates/{server.pack}/{name}.{suffix}")
@@ -67,10 +68,14 @@ def test_the_workflows_are_templates_with_pictures(server, repo_root):
 def test_the_help_page_is_served(server, node):
     page = server.get(f"/extensions/{server.pack}/docs/{node}.md").decode()
     assert page.startswith(f"# {DISPLAY_NAMES[node]}")
+    for picture in re.findall(r"\((images/[^)]+)\)", page):
+        assert server.get(f"/extensions/{server.pack}/docs/{picture}").startswith(b"\xff\xd8"), picture
 
 
 def test_the_texts_are_served(server):
-    assert server.json("/i18n")["en"]["nodeDefs"] == TEXTS
+    served = server.json("/i18n")
+    assert served["en"]["nodeDefs"] == TEXTS
+    assert served["zh"]["nodeDefs"].keys() == TEXTS.keys()
 
 
 def test_no_javascript_is_served(server):

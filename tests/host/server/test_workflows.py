@@ -1,13 +1,17 @@
 """The shipped workflows against the running server: every node, widget value and link; and their API twins."""
 
 import json
+import subprocess
+import sys
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
-WORKFLOWS = ["slotid_demo", "slotid_wan2.1_t2v_14b"]
+WORKFLOWS = sorted(path.stem for path in (Path(__file__).resolve().parents[3] / "workflows").glob("*.json"))
 # Known to the frontend alone.
 NOTES = {"MarkdownNote"}
+BUILT_ON = "0.33.0"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 TITLE_HEIGHT = 30
 LARGEST_PICTURE = 60_000
@@ -92,7 +96,14 @@ def test_the_pack_that_a_node_comes_from_is_named(workflow):
         assert node["properties"]["cnr_id"] == ("slot-id" if node["type"].startswith("SlotID") else "comfy-core")
 
 
-def test_every_widget_value_is_valid(workflow, info):
+@pytest.fixture(scope="module")
+def saved_identities(twins) -> list[str]:
+    """What the shipped workflows save."""
+    saves = [node for twin in twins.values() for node in twin.values() if node["class_type"] == "SlotIDSaveIdentity"]
+    return [f"{node['inputs']['name']}.safetensors" for node in saves]
+
+
+def test_every_widget_value_is_valid(workflow, info, saved_identities):
     for node in nodes_of(workflow):
         values = widget_values(node, info[node["type"]])
         downloads = [model["name"] for model in node["properties"].get("models", [])]
@@ -105,9 +116,10 @@ def test_every_widget_value_is_valid(workflow, info):
             elif kind == "STRING":
                 assert isinstance(value, str), where
             elif kind == "COMBO" or isinstance(kind, list):
-                # The clip for the 14B graph is the user's own: the widget waits for an upload.
+                # Where the file is the user's own, the widget waits for an upload; identities are saved by a graph.
                 upload = [""] if options.get("video_upload") else []
-                assert value in [*choices(kind, options), *downloads, *upload], where
+                made = saved_identities if name == "identity_name" else []
+                assert value in [*choices(kind, options), *downloads, *upload, *made], where
 
 
 def test_every_required_input_is_connected_and_every_link_fits(workflow, info):
@@ -176,6 +188,9 @@ def note_of(workflow: dict) -> str:
 
 def test_the_notes_say_that_no_identity_will_appear(workflow):
     text = note_of(workflow)
+    if all(node["type"] != "SlotIDLoadModel" for node in workflow["nodes"]):
+        assert "no Slot-ID weights" in text or "No model of this pack" in text.replace("*", "")
+        return
     assert "No trained Slot-ID weights exist yet" in text or "No likeness will appear" in text
 
 
@@ -185,6 +200,30 @@ def test_the_notes_name_every_file(workflow):
         for value in node.get("widgets_values", []):
             if isinstance(value, str) and value.endswith((".safetensors", ".mp4")):
                 assert value in text
+
+
+def test_downloads_are_links_to_the_files_that_the_graph_names(workflow):
+    text = note_of(workflow)
+    for node in nodes_of(workflow):
+        for model in node["properties"].get("models", []):
+            assert model["name"] in node["widgets_values"] and model["url"].endswith(f"/{model['name']}")
+            assert f"[{model['name']}]({model['url']})" in text
+            assert f"── {model['directory']}/" in text
+
+
+def test_the_files_are_what_the_builder_makes(server, info, repo_root, tmp_path):
+    """``tests/workflows/build.py`` writes them; nobody edits them by hand."""
+    if server.json("/system_stats")["system"]["comfyui_version"] != BUILT_ON:
+        pytest.skip(f"the workflows are built on the nodes of ComfyUI {BUILT_ON}")
+    asked = tmp_path / "object_info.json"
+    asked.write_text(json.dumps(info), encoding="utf-8")
+    build = [sys.executable, str(repo_root / "tests/workflows/build.py"), "--info", str(asked), "--out", str(tmp_path)]
+    subprocess.run(build, check=True, timeout=120)
+    for folder in ("workflows", "tests/host/server/graphs"):
+        made, kept = (
+            {p.name: p.read_text("utf-8") for p in (r / folder).glob("*.json")} for r in (tmp_path, repo_root)
+        )
+        assert made == kept, folder
 
 
 def test_the_demo_notes_command_writes_the_files_that_the_graph_names(repo_root, tmp_path, server, twins):

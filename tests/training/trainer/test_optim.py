@@ -44,6 +44,25 @@ def test_vectors_are_not_decayed():
     assert torch.equal(trainable["v"].detach(), torch.ones(2))
 
 
+def test_muon_steps_matrices_and_adamw_the_rest_as_torchs_own_do():
+    shapes = {"matrix": (4, 6), "kernel": (3, 2, 2), "vector": (5,)}
+    ours, theirs = ({name: torch.nn.Parameter(torch.ones(*shape)) for name, shape in shapes.items()} for _ in range(2))
+    told = settings(optimizer="muon", weight_decay=0.0)
+    optimizer = make_optimizer(told, ours)
+    muon = torch.optim.Muon([theirs["matrix"]], lr=told.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([theirs["kernel"], theirs["vector"]], lr=told.lr, betas=told.betas, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for name, shape in shapes.items():
+            ours[name].grad = torch.randn(*shape, generator=generator)
+            theirs[name].grad = ours[name].grad.clone()
+        for step in (optimizer, muon, adamw):
+            step.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(ours[name], theirs[name]) for name in shapes)
+    assert all(p.grad is None for p in ours.values())
+
+
 def test_clipping_tells_the_norm_there_was():
     p = torch.nn.Parameter(torch.zeros(4))
     p.grad = torch.full((4,), 3.0)

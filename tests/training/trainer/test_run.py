@@ -138,7 +138,8 @@ def test_the_spread_tells_a_dead_stream(cache, make_settings, make_adapter, awak
     figures = validate(adapter, people).figures()
     assert figures["spread/clip_tokens"] < 1e-9 and figures["spread/portrait_tokens"] > 1e-4
     untrained = validate(make_adapter(settings), people).figures()
-    assert untrained["spread/clip_tokens"] == untrained["gap"] == 0.0
+    # The three rows of a clip lie at different places of a batch, where kernels round otherwise.
+    assert untrained["spread/clip_tokens"] == 0.0 and abs(untrained["gap"]) < 1e-4
 
 
 def test_mfu_is_what_the_peak_would_take_over_what_was_taken(train, tmp_path, cache, make_settings, monkeypatch):

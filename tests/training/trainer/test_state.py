@@ -13,10 +13,11 @@ from training.trainer.optim import AveragedWeights, make_optimizer
 from training.trainer.state import State, checkpoints, read_facts, restore, save
 
 
-def make_state(seed: int, names=("a", "b")) -> State:
+def make_state(seed: int, names=("a", "b"), optimizer: str = "adamw") -> State:
     generator = torch.Generator().manual_seed(seed)
     trainable = {name: torch.nn.Parameter(torch.randn(3, 2, generator=generator)) for name in names}
-    settings = OptimSettings(steps=10, batch=1)
+    trainable["vector"] = torch.nn.Parameter(torch.randn(3, generator=generator))
+    settings = OptimSettings(steps=10, batch=1, optimizer=optimizer)
     return State(trainable, AveragedWeights(0.9, trainable), make_optimizer(settings, trainable))
 
 
@@ -37,12 +38,13 @@ def same(one: State, other: State) -> bool:
     )
 
 
-def test_what_goes_on_from_a_checkpoint_does_what_would_have_been_done(tmp_path):
-    state = make_state(0)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_goes_on_from_a_checkpoint_does_what_would_have_been_done(tmp_path, optimizer):
+    state = make_state(0, optimizer=optimizer)
     for seed in range(3):
         update(state, seed)
     path = save(tmp_path, state, {"settings": {}}, keep=3)
-    again = make_state(1)
+    again = make_state(1, optimizer=optimizer)
     assert not same(state, again)
     restore(path, again)
     assert same(state, again)

@@ -1,4 +1,4 @@
-"""The whole experiment at the smallest size: nothing is learned, everything is run, and the figures are told honestly."""
+"""The whole experiment at the smallest size: nothing is learned, and everything is run."""
 
 import json
 
@@ -9,13 +9,15 @@ from safetensors.torch import load_file
 from slotid_core.checkpoint import load_weights
 from training import reproduce
 from training.world.experiment.report import r2, write_report
+from training.world.experiment.sheet import side_by_side
 from training.world.models.probe import PARTS, TRAITS
 
 SMALL = [
-    "--people", "4", "--metric-people", "4", "--held-out", "2", "--vae-minutes", "0.03", "--backbone-minutes", "0.03",
-    "--probe-minutes", "0.03", "--variants", "slotid", "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2",
-    "optim.micro_batch=2", "optim.warmup=1", "validation.clips=2", "validation.samples=0", "log.tensorboard=false",
-    "data.held_out=0.4",
+    "--from-scratch", "--workers", "1", "--people", "4", "--metric-people", "4", "--held-out", "2",
+    "--vae-minutes", "0.03", "--backbone-minutes", "0.03", "--probe-minutes", "0.03", "--variants", "slotid",
+    "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1",
+    "validation.clips=2", "validation.samples=0", "log.tensorboard=false", "data.held_out=0.4",
+    "optim.lr=0.05", "optim.ema=0",
 ]  # fmt: skip
 
 
@@ -58,7 +60,9 @@ def test_the_ceiling_is_the_persons_other_clip(reproduced):
 
 def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     folder, arguments = reproduced
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"}
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"
+    }
     assert reproduce.main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -77,6 +81,19 @@ def test_models_are_files_that_hosts_load(reproduced):
     assert "blocks.5.cross_attn.k.weight" in load_file(folder / "backbone.safetensors")
     weights = load_weights(folder / "runs" / "slotid-0" / "weights" / "slotid.safetensors")
     assert not weights.untrained and weights.model.config.backbone.blocks == 6
+
+
+def test_people_side_by_side(reproduced, tmp_path):
+    from PIL import Image
+
+    folder, _ = reproduced
+    files = {name: folder / "videos" / f"{name}.safetensors" for name in ("none", "slotid-0")}
+    videos = {name: load_file(path)["videos"].numpy() for name, path in files.items()}
+    heights = []
+    for people in (1, 2):
+        side_by_side(tmp_path / "sheet.png", folder / "pictures", videos, people=people, world=0, captions=[])
+        heights.append(Image.open(tmp_path / "sheet.png").height)
+    assert heights[1] > 1.8 * heights[0]
 
 
 def test_r2_of_the_truth_and_of_the_mean():

@@ -3,7 +3,8 @@
 Each person is shown to Slot-ID in one clip and one portrait, and made to do what the caption of their other clip says;
 the two share neither action, background, clothing nor light.
 
-Letters: N people, I traits, B rows, C latent channels, F frames, H W height and width, T h w latent frames, height, width.
+Letters: N people, I traits, B rows, C latent channels, F frames, H W height and width, T h w latent frames, height and
+width.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from slotid_core.types import IdentityEmbedding, Routing
 from training.generate import GenerateConfig, Velocity, generate
 from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel, decode_latents, encode_frames
 from training.wan_injection import inject
+from training.world.models.device import half
 from training.world.models.probe import Measured, Probe, measure, traits_of
 from training.world.pictures import FRAMES, SIZE, WorldClip, picture_path, read_pictures
 from training.world.scenario import SLOTS, labels
@@ -82,12 +84,12 @@ def load_people(folder: Path, vae: AutoencoderKLWan, *, count: int, world: int) 
 
 
 def _encode(vae: AutoencoderKLWan, frames_FHW3: Tensor) -> Tensor:
-    with _half():
+    with half(vae.device):
         return encode_frames(vae, frames_FHW3.float() / 255)[0].cpu()
 
 
 def _decode(vae: AutoencoderKLWan, latents_CThw: Tensor) -> Tensor:
-    with _half():
+    with half(vae.device):
         return (decode_latents(vae, latents_CThw[None].float()) * 255).round().to(torch.uint8)
 
 
@@ -119,7 +121,7 @@ def make_videos(
     videos = []
     for start in tqdm(range(0, len(people.clips), _TOGETHER), desc="videos", unit=f"{_TOGETHER} videos"):
         rows = range(start, min(start + _TOGETHER, len(people.clips)))
-        context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows])
+        context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows]).to(transformer.device)
         config = GenerateConfig(
             width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=guidance, seed=start
         )
@@ -129,9 +131,12 @@ def make_videos(
             else:
                 injection = Injection(weights.model, _rows(embedding, rows))
                 patched = stack.enter_context(inject(transformer, [injection], weights.lora))
-            stack.enter_context(_half())
+            stack.enter_context(half(transformer.device))
             latents_BCThw = generate(
-                partial(_velocity, patched, transformer.dtype), config, positive_BLE=context_BLE, negative_BLE=torch.zeros_like(context_BLE)
+                partial(_velocity, patched, transformer.dtype),
+                config,
+                positive_BLE=context_BLE,
+                negative_BLE=torch.zeros_like(context_BLE),
             )
         videos += [_decode(vae, latents_CThw) for latents_CThw in latents_BCThw]
     return torch.stack(videos)
@@ -146,11 +151,6 @@ def _plain_velocity(
 def _velocity(patched: Velocity, dtype: torch.dtype, latents_BCThw: Tensor, *others: Tensor) -> Tensor:
     """In the backbone's numbers, as in training; the sampler adds up in float32."""
     return patched(latents_BCThw.to(dtype), *others).float()
-
-
-def _half() -> torch.autocast:
-    """As the backbone and the VAE were trained; four times as fast on a CPU."""
-    return torch.autocast("cpu", torch.bfloat16)
 
 
 def _rows(embedding: IdentityEmbedding, rows: range) -> IdentityEmbedding:

@@ -26,8 +26,8 @@ def write_report(results: Path) -> None:
     lines = [
         "# Slot-ID World: results",
         "",
-        "Every figure here is of people who do not exist, on a small Wan trained on them ([docs/world.md](../../world.md)).",
-        "It says what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py`, from the JSON",
+        "Figures of people who do not exist, on a small Wan trained on them ([world.md](../../world.md)). They say",
+        "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON",
         "files beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
     for bounds_file in sorted(results.glob(f"{BOUNDS}*.json")):
@@ -133,7 +133,14 @@ def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
     if not lines:
         return []
     head = ["Slot-ID is ahead of", "face", *(f"R² {part}" for part in PARTS)]
-    return ["", "Paired, Slot-ID minus the variant:", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *lines]
+    return [
+        "",
+        "Paired, Slot-ID minus the variant:",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + " --- |" * len(head),
+        *lines,
+    ]
 
 
 def _routing(found: dict) -> list[str]:

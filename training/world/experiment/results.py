@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from training.wan_diffusers import load_transformer, load_vae
 from training.world.experiment import evaluate
 from training.world.experiment.evaluate import People
 from training.world.identity import DYNAMICS, FRONT, SIDE
+from training.world.models.device import best_device
 from training.world.models.probe import load_probe
 
 BOUNDS = "bounds"
@@ -33,15 +33,15 @@ class Bench:
 
     @cached_property
     def vae(self):
-        return load_vae(self._models["vae"])
+        return load_vae(self._models["vae"]).to(best_device())
 
     @cached_property
     def transformer(self):
-        return load_transformer(self._models["backbone"], torch.bfloat16)
+        return load_transformer(self._models["backbone"], torch.bfloat16).to(best_device())
 
     @cached_property
     def probe(self):
-        return load_probe(self._models["probe"])
+        return load_probe(self._models["probe"]).to(best_device())
 
     @cached_property
     def people(self) -> People:
@@ -114,5 +114,3 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-

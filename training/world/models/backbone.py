@@ -2,6 +2,8 @@
 
     python -m training.world.models.backbone training/configs/world.yaml OUT.safetensors --minutes 60
 
+or the same behind ``accelerate launch -m`` for several processes.
+
 Written under ComfyUI's names, so that its *Load Diffusion Model* reads it. Trained by flow matching on the targets of
 the prepared cache, without any identity; it stays frozen afterwards.
 
@@ -12,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,8 +27,10 @@ from tqdm import tqdm
 from slotid_core.demo_text import LENGTH, embed_prompt
 from training.data.cache import open_cache
 from training.settings import Settings, load
-from training.wan_diffusers import HEAD_WIDTH
+from training.trainer.processes import Processes
+from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel
 from training.wan_keys import transformer_to_original
+from training.world.models.device import half
 from training.world.models.optimizer import MatrixOptimizer
 
 DIM, BLOCKS, FFN = 256, 6, 1024
@@ -45,63 +49,86 @@ def new_backbone(seed: int) -> WanTransformer3DModel:
     return model
 
 
-def train(settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, resume: bool) -> None:
-    """Learn for so many minutes from the cache of the settings, held-out people left out."""
-    random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+def train(
+    settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, resume: bool, processes: Processes
+) -> None:  # fmt: skip
+    """Learn for so many minutes from the cache of the settings, held-out people left out.
+
+    Args:
+        batch: clips in one update, over all processes.
+    """
+    device, rows = processes.device, batch // processes.count
+    random = np.random.RandomState([seed, processes.rank])
+    noise = torch.Generator().manual_seed(1000 * seed + processes.rank)
     cache = open_cache(settings)
     entries = [entry for entry in cache.entries if not entry.held_out]
     latents_NCThw = torch.stack([cache.load(entry).target_CTHW.float() for entry in tqdm(entries, desc="reading")])
     prompts = [embed_prompt(entry.caption)[0].bfloat16() for entry in entries]
-    model = new_backbone(seed).train()
-    raw = out.with_suffix(".raw.pt")
+    model, raw = new_backbone(seed).train(), out.with_suffix(".raw.pt")
     if resume:
         model.load_state_dict(torch.load(raw))
+    model.to(device)
     averaged = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     optimizer = MatrixOptimizer(model, matrix_rate=0.02, other_rate=2e-3)
-    started, step, running, recent = time.monotonic(), 0, None, []
+    started, step, running = time.monotonic(), 0, None
     log = out.with_suffix(".log").open("a")
-    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        chosen = random.randint(len(entries), size=batch)
-        clean = latents_NCThw[chosen]
-        context_BLE = torch.stack([prompts[i] for i in chosen])
-        context_BLE[torch.from_numpy(random.uniform(size=batch) < _DROP_TEXT)] = 0
+    while True:
+        # The first process's clock is everybody's.
+        clock = torch.tensor(time.monotonic() - started if processes.is_first else 0.0, device=device)
+        share = float(processes.sum(clock)) / (60 * minutes)
+        if share >= 1:
+            break
+        chosen = random.randint(len(entries), size=rows)
+        clean = latents_NCThw[chosen].to(device)
+        context_BLE = torch.stack([prompts[i] for i in chosen]).to(device)
+        context_BLE[torch.from_numpy(random.uniform(size=rows) < _DROP_TEXT).to(device)] = 0
         # Levels evenly over the batch: the loss then says more about the step than about the draw.
-        sigma_B = (torch.from_numpy(random.permutation(batch)) + torch.rand(batch, generator=noise)) / batch
-        eps = torch.randn(clean.shape, generator=noise)
-        mix = sigma_B.float().view(-1, 1, 1, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            velocity = model((1 - mix) * clean + mix * eps, 1000 * sigma_B.float(), context_BLE, return_dict=False)[0]
-        loss = (velocity.float() - (eps - clean)).square().mean()
+        sigma_B = (torch.from_numpy(random.permutation(rows)) + torch.rand(rows, generator=noise)) / rows
+        sigma_B = sigma_B.float().to(device)
+        eps = torch.randn(clean.shape, generator=noise).to(device)
+        mix = sigma_B.view(-1, 1, 1, 1, 1)
+        with half(device):
+            velocity = model((1 - mix) * clean + mix * eps, 1000 * sigma_B, context_BLE, return_dict=False)[0]
+        loss = (velocity.float() - (eps - clean)).square().mean() / processes.count
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
+        processes.sum_gradients(dict(model.named_parameters()))
         optimizer.step(min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
         decay = min(_EMA, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
                 averaged[name].lerp_(tensor, 1 - decay)
-        recent.append(loss.item())
+        found = processes.sum(loss.detach()).item()
+        running = found if running is None else 0.98 * running + 0.02 * found
         step += 1
-        if step % 20 == 0:
-            mean, recent = sum(recent) / len(recent), []
-            running = mean if running is None else 0.9 * running + 0.1 * mean
-            seconds = time.monotonic() - started
-            log.write(json.dumps({"step": step, "seconds": round(seconds), "loss": round(running, 4)}) + "\n")
+        if processes.is_first and step % 20 == 0:
+            told = {"step": step, "seconds": round(time.monotonic() - started), "loss": round(running, 4)}
+            log.write(json.dumps(told) + "\n")
             log.flush()
-        if step % 500 == 0:
+        if processes.is_first and step % 500 == 0:
             torch.save(averaged, raw)
-    torch.save(averaged, raw)
-    facts = {"steps": step, "batch": batch, "minutes": minutes, "clips": len(entries), "seed": seed, "loss": running}
-    write(averaged, out, facts)
+    if processes.is_first:
+        torch.save(averaged, raw)
+        facts = {
+            "steps": step,
+            "batch": batch,
+            "minutes": minutes,
+            "clips": len(entries),
+            "seed": seed,
+            "loss": running,
+        }
+        write(averaged, out, facts)
 
 
 def write(tensors: dict[str, Tensor], out: Path, facts: dict) -> None:
     """One file under ComfyUI's names, float16."""
-    named = {transformer_to_original(name): tensor.half().contiguous() for name, tensor in tensors.items()}
+    named = {transformer_to_original(name): tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(named, out, metadata={"format": "pt", "facts": json.dumps({**facts, "text_length": LENGTH})})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("out", type=Path)
@@ -110,10 +137,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left beside OUT")
-    args = parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args(argv)
     settings = load(args.config, args.overrides)
-    train(settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume)
+    processes = Processes()
+    train(
+        settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume,
+        processes=processes,
+    )  # fmt: skip
+    processes.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """How the world's own models learn: Muon for matrices and kernels, AdamW for the rest.
 
-A VAE that starts as a chain of nearly linear layers is badly conditioned: on it Muon was, after 250 updates, 3 dB ahead of
-AdamW, which needed some 1,000 for as much.
+A VAE that starts as a chain of nearly linear layers is badly conditioned. On it, with the residual branches left out,
+Muon reached 20.8 dB after 250 updates and AdamW 17.9 dB (one run each, AdamW with its rate still high).
 """
 
 from __future__ import annotations

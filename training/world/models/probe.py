@@ -3,8 +3,8 @@
     python -m training.world.models.probe PICTURES VAE.safetensors OUT.safetensors --minutes 30
 
 It gives the traits of the three parts, the class of each slot of the caption, and an ArcFace-style embedding of the
-face, which one frame is enough for. It is trained on the ``metric`` split alone, on clips that went through the VAE, and
-is never a loss of anything.
+face, which one frame is enough for. It is trained on the ``metric`` split alone, on clips that went through the VAE,
+and is never a loss of anything.
 
 Letters: N clips, B rows, F frames, H W height and width, D width, I traits, P people, E embedding width.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from training.wan_diffusers import decode_latents, encode_frames, load_vae
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
+from training.world.models.device import best_device, half
 from training.world.pictures import FRAMES, clip_of_name, read_pictures
 from training.world.scenario import SLOTS, labels
 
@@ -101,9 +103,10 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
     """Names and uint8 clips ``[N, F, H, W, 3]`` of a split after encoding and decoding, kept in a file."""
     done = load_file(kept) if kept.is_file() else {}
     missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
-    vae = load_vae(vae_file)
+    device = best_device()
+    vae = load_vae(vae_file).to(device)
     for path in tqdm(missing, desc="round trips", unit="clip"):
-        with torch.autocast("cpu", torch.bfloat16):
+        with half(device):
             frames = decode_latents(vae, encode_frames(vae, read_pictures(path)["clip"].float() / 255).float())
         done[path.stem] = (frames * 255).round().to(torch.uint8).contiguous()
     if missing:
@@ -136,7 +139,7 @@ def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
 def train(
     pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int
 ) -> None:  # fmt: skip
-    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are never trained on."""
+    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on."""
     names, clips = round_trips(pictures, "metric", vae_file, out.with_suffix(".trips"))
     known = [clip_of_name(name) for name in names]
     held = [i for i, clip in enumerate(known) if clip.index < held_back]
@@ -146,9 +149,10 @@ def train(
     people = {person: p for p, person in enumerate(sorted({known[i].person for i in used}))}
     random = np.random.RandomState(seed)
     torch.manual_seed(seed)
-    probe = Probe().train()
+    device = best_device()
+    probe = Probe().to(device).train()
     # A person in a mirror is somebody else.
-    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING))
+    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING, device=device))
     optimizer = torch.optim.AdamW([*probe.parameters(), centres_PE], lr=1e-3, weight_decay=0.05)
     started, step = time.monotonic(), 0
     log = out.with_suffix(".log").open("a")
@@ -167,14 +171,15 @@ def train(
             who.append(people[known[i].person] + mirrored * len(people))
             for slot, value in words.items():
                 classes[slot].append(value)
-        with torch.autocast("cpu", torch.bfloat16):
-            measured = probe(torch.stack(rows))
-        loss_traits = (measured.traits_BI - torch.stack(wanted_BI)).square().mean()
+        with half(device):
+            measured = probe(torch.stack(rows).to(device))
+        loss_traits = (measured.traits_BI - torch.stack(wanted_BI).to(device)).square().mean()
         loss_slots = sum(
-            functional.cross_entropy(measured.slots[slot], torch.tensor(values)) for slot, values in classes.items()
+            functional.cross_entropy(measured.slots[slot], torch.tensor(values, device=device))
+            for slot, values in classes.items()
         )
         cosines_BP = measured.face_BE @ functional.normalize(centres_PE, dim=-1).T
-        own = torch.tensor(who)
+        own = torch.tensor(who, device=device)
         cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own, cosines_BP.shape[1])
         loss_face = functional.cross_entropy(_SCALE * cosines_BP, own)
         loss = 12 * loss_traits + 0.1 * loss_slots + 0.1 * loss_face
@@ -209,14 +214,15 @@ def load_probe(path: Path) -> Probe:
 @torch.no_grad()
 def measure(probe: Probe, clips_NFHW3: Tensor, batch: int = 20) -> Measured:
     """All clips, uint8 or float in [0, 1]."""
-    parts = []
+    parts, device = [], next(probe.parameters()).device
     for rows in clips_NFHW3.split(batch):
-        with torch.autocast("cpu", torch.bfloat16):
+        rows = rows.to(device)
+        with half(device):
             parts.append(probe(rows.float() / 255 if rows.dtype == torch.uint8 else rows))
     return Measured(
-        torch.cat([part.traits_BI for part in parts]),
-        {slot: torch.cat([part.slots[slot] for part in parts]) for slot in SLOTS},
-        torch.cat([part.face_BE for part in parts]),
+        torch.cat([part.traits_BI for part in parts]).cpu(),
+        {slot: torch.cat([part.slots[slot] for part in parts]).cpu() for slot in SLOTS},
+        torch.cat([part.face_BE for part in parts]).cpu(),
     )
 
 
@@ -262,7 +268,8 @@ def evaluate(probe: Probe, clips: Tensor, traits_NI: Tensor, said: list[dict[str
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("vae", type=Path)
@@ -271,11 +278,18 @@ def main() -> None:
     parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1000)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train(
-        args.pictures, args.vae, args.out, minutes=args.minutes, held_back=args.held_back, batch=args.batch, seed=args.seed
+        args.pictures,
+        args.vae,
+        args.out,
+        minutes=args.minutes,
+        held_back=args.held_back,
+        batch=args.batch,
+        seed=args.seed,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
+from training.wan_diffusers import AutoencoderKLWan
 from training.wan_keys import vae_to_original
+from training.world.models.device import best_device, half
 from training.world.models.optimizer import MatrixOptimizer
 from training.world.pictures import FRAMES, SIZE, read_pictures
 
@@ -65,7 +67,7 @@ def _as_copies(layer: nn.Module) -> None:
 
 @contextmanager
 def _without_fine_branches(vae: AutoencoderKLWan) -> Iterator[None]:
-    """Residual blocks at full and half size are their shortcuts, which they are anyhow while their branches are zero."""
+    """Residual blocks at full and half size are their shortcuts, which they are anyhow while branches are zero."""
     down, up = vae.encoder.down_blocks, vae.decoder.up_blocks
     blocks = [down[0], down[1], down[3], down[4], *up[2].resnets, *up[3].resnets]
     for block in blocks:
@@ -83,27 +85,32 @@ def _crops(files: list[Path], random: np.random.RandomState, count: int, frames:
     for _ in range(count):
         pictures = read_pictures(files[random.randint(len(files))])
         clip = pictures["portrait"][None] if frames == 1 else pictures["clip"]
-        t, y, x = (random.randint(most - size + 1) for most, size in zip(clip.shape, (frames, side, side)))
+        t, y, x = (
+            random.randint(most - size + 1) for most, size in zip(clip.shape[:3], (frames, side, side), strict=True)
+        )
         crops.append(clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2))
     return torch.stack(crops).float() / 127.5 - 1
 
 
 def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path | None) -> None:
     """Learn for so many minutes."""
-    random, noise = np.random.RandomState(seed), torch.Generator().manual_seed(seed)
+    random, noise, device = np.random.RandomState(seed), torch.Generator().manual_seed(seed), best_device()
     vae = new_vae(seed).train()
     if start is not None:
         vae.load_state_dict(torch.load(start))
+    vae.to(device)
     files = sorted((pictures / "train").glob("*.safetensors"))
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
     started, step, running = time.monotonic(), 0, None
 
     def learn(wanted: Tensor, weight: float) -> float:
-        with torch.autocast("cpu", torch.bfloat16):
+        wanted = wanted.to(device)
+        with half(device):
             latents = vae.encode(wanted).latent_dist.mean
             spread = latents.detach().float().std()
-            decoded = vae.decode(latents + _NOISE * spread * torch.randn(latents.shape, generator=noise)).sample
+            blur = torch.randn(latents.shape, generator=noise).to(device)
+            decoded = vae.decode(latents + _NOISE * spread * blur).sample
         error = decoded.float() - wanted
         # Squares bring colours and large shapes in first; absolute errors then keep edges.
         loss = error.square().mean() + 0.1 * error.abs().mean()
@@ -123,7 +130,9 @@ def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path |
         running = found if running is None else 0.97 * running + 0.03 * found
         if step % 25 == 0:
             seconds = round(time.monotonic() - started)
-            log.write(json.dumps({"step": step, "seconds": seconds, "psnr": round(-10 * math.log10(running), 2)}) + "\n")
+            log.write(
+                json.dumps({"step": step, "seconds": seconds, "psnr": round(-10 * math.log10(running), 2)}) + "\n"
+            )
             log.flush()
         if step % 250 == 249:
             torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
@@ -140,7 +149,9 @@ def fold(vae: AutoencoderKLWan, files: list[Path]) -> None:
     have Wan 2.1's mean and spread, in place. What is decoded stays as it was."""
     vae.eval()
     channels = len(WAN21_MEAN)
-    raw = torch.cat([vae.encode(_whole(path)).latent_dist.mean for path in files])
+    device = vae.quant_conv.weight.device
+    raw = torch.cat([vae.encode(_whole(path).to(device)).latent_dist.mean.cpu() for path in files])
+    vae.cpu()
     mean_C, std_C = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
     gain_C = torch.tensor(WAN21_STD) / std_C
     shift_C = torch.tensor(WAN21_MEAN) - gain_C * mean_C
@@ -161,16 +172,18 @@ def write(vae: AutoencoderKLWan, out: Path, facts: dict) -> None:
     save_file(tensors, out, metadata={"format": "pt", "facts": json.dumps(facts)})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a .raw.pt of an earlier run to go on from")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, start=args.start)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

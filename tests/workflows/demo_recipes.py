@@ -1,0 +1,170 @@
+"""The shipped workflows with the demo's tiny models, which run on any CPU."""
+
+import notes
+import parts
+from flow import Flow, Output
+from parts import DEMO_CLIP
+
+_PROMPT = "a person smiles and turns the head in a sunny garden"
+_IDENTITY = "slotid_demo_person"
+_TINY = "The demo's models are **tiny**: what is shown is that everything works. **No likeness will appear.**"
+_OWN_FILES = (
+    "Choose `wan_2.1_vae.safetensors` and your Slot-ID weights in step 1. **No trained Slot-ID weights exist yet**; "
+    "workflow `slotid_wan2.1_t2v_14b` has the links to all other files."
+)
+_FACES = (
+    "For a clip of your own set *faces* to `auto` in *Load Reference Clip*: the person is found and followed, and the "
+    "portrait is ranked. That needs InsightFace or dlib."
+)
+
+
+def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *, first: int, stack: int) -> Output:
+    """Prompt, sampling and video of the tiny Wan. Returns the model that is sampled."""
+    latent = parts.size(flow, f"Step {first} - Video size", 192, 192, 33)
+    positive, negative = parts.prompts(flow, None, f"Step {first + 1} - Prompt", stack=stack - 1, positive=_PROMPT)
+    group = flow.group(f"Step {first + 2} - Sampling", 380, stack=stack)
+    model = parts.applied(group, parts.shifted(group, loaded.unet), loaded, identity)
+    sampled = group.add(
+        "KSampler",
+        model=model,
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        steps=20,
+        cfg=3,
+        sampler_name="euler",
+        scheduler="simple",
+    )
+    _, made = parts.video(group, sampled.out("LATENT"), loaded.vae)
+    parts.saved(
+        flow.group(f"Step {first + 3} - Video", 560, stack=stack + 1), made, name, taller=150
+    )  # its video is square
+    return model
+
+
+def demo(flow: Flow) -> None:
+    loaded = parts.demo_models(flow)
+    group = flow.group("Step 2 - The person", 360, 420, stack=1)
+    person = parts.person(group, loaded, video=DEMO_CLIP, faces="off")
+    model = _demo_video(flow, loaded, person.identity, "SlotID_demo", first=3, stack=2)
+    seeing = flow.group("Look inside", 380, 400, stack=1)
+    seeing.add("SlotIDRoutingPreview", routing=person.encode.out("routing"))
+    seeing.add(
+        "SlotIDGatePreview",
+        column=1,
+        model=model,
+        slotid_model=loaded.slotid,
+        sampler_name="euler",
+        scheduler="simple",
+        steps=20,
+    )
+    notes.write_demo_note(
+        flow,
+        "Slot-ID demo: the whole path, on any CPU",
+        f"A drawn head, a tiny Wan and tiny Slot-ID weights. {_TINY} Every part of the way from the clip to a video "
+        "that depends on it is the real one.",
+        [
+            f"Choose another clip in *Load Reference Clip*: the video changes with the person. {_FACES}",
+            "Bypass *Apply Slot-ID to Wan*: the video without a person.",
+            "*Routing Preview* shows what each identity slot reads of the clip, *Gate Preview* how portrait and clip "
+            "share the steps of the sampler.",
+            "*Slot-ID Demo Prompt* is for the tiny Wan alone. A real Wan needs CLIP Text Encode: see the other "
+            "workflows.",
+        ],
+    )
+
+
+def save(flow: Flow) -> None:
+    loaded = parts.demo_models(flow, wan=False)
+    group = flow.group("Step 2 - The person", 360, 420, stack=1)
+    person = parts.person(group, loaded, video=DEMO_CLIP, faces="off")
+    kept = flow.group("Step 3 - Keep it", 420, stack=2)
+    kept.add(
+        "SlotIDSaveIdentity",
+        identity=person.identity,
+        name=_IDENTITY,
+        overwrite=True,
+        note="A drawn person, who does not exist.",
+    )
+    seeing = flow.group("Look inside", 560, stack=3)
+    seeing.add("SlotIDRoutingPreview", routing=person.encode.out("routing"))
+    notes.write_demo_note(
+        flow,
+        "Save an identity: encode a person once, use them ever after",
+        f"The identity goes into `models/slotid/identities/{_IDENTITY}.safetensors`: eight tokens, a thumbnail, what "
+        f"the clip shows and lacks, and your note. The clip is not in it. {_TINY}",
+        [
+            "Run this, press `R`, then open workflow `slotid_identity_load`.",
+            "The note is kept in the file: who the person is, who agreed to what.",
+            _FACES,
+        ],
+        f"{_OWN_FILES} An identity belongs to the weights that encoded it.",
+    )
+
+
+def load(flow: Flow) -> None:
+    loaded = parts.demo_models(flow)
+    group = flow.group("Step 2 - The person", 420, stack=1)
+    identity = group.add("SlotIDLoadIdentity", identity_name=f"{_IDENTITY}.safetensors", slotid_model=loaded.slotid)
+    _demo_video(flow, loaded, identity.out("identity"), "SlotID_loaded", first=3, stack=2)
+    notes.write_demo_note(
+        flow,
+        "Load an identity: no clip, nothing is encoded again",
+        f"Run workflow `slotid_identity_save` first: it writes `{_IDENTITY}.safetensors`. Press `R`, and *Load "
+        f"Identity* has it in its list. {_TINY}",
+        [
+            "Choose another saved person: only the sampling runs again.",
+            "*Blend Identities* between two *Load Identity* and *Apply* makes somebody between two people, *Merge "
+            "Identities* one of several clips of one person.",
+            "*Load Identity* refuses a file that was encoded with other Slot-ID weights.",
+        ],
+        f"{_OWN_FILES} Take a real Wan and CLIP Text Encode in place of *Slot-ID Demo Prompt*.",
+    )
+
+
+def merge(flow: Flow) -> None:
+    loaded = parts.demo_models(flow)
+    group = flow.group("Step 2 - Two clips of one person", 360, 420, 360, 420, stack=1)
+    first, second = (
+        parts.person(
+            group,
+            loaded,
+            first=2 * i,
+            title=f"Load Reference Clip {i + 1}",
+            video=DEMO_CLIP,
+            faces="off",
+            start=start,
+            frame_count=29,
+        )
+        for i, start in enumerate((0.0, 2.0))
+    )
+    merging = flow.group("Step 3 - One identity", 420, stack=2)
+    merged = merging.add(
+        "SlotIDMergeIdentities", identity_1=first.identity, identity_2=second.identity, weighting="equal"
+    ).out("identity")
+    merging.add(
+        "SlotIDSaveIdentity", identity=merged, name="slotid_demo_merged", overwrite=True, note="Two clips, merged."
+    )
+    _demo_video(flow, loaded, merged, "SlotID_merged", first=4, stack=3)
+    notes.write_demo_note(
+        flow,
+        "Merge several clips of one person",
+        "Two clips show more of a face than one: other angles, light, expressions. They are merged to one identity "
+        f"that costs no more while sampling, and saved. The demo takes two parts of its one clip. {_TINY}",
+        [
+            f"Upload two clips of your own. {_FACES} Then *weighting* can be `quality`, and different people are "
+            "refused.",
+            "Up to eight clips: connect more *Encode Slot-ID* to *Merge Identities*, or *Load Identity* for people who "
+            "are saved already.",
+            "The text on *Merge Identities* says each clip's share, and whether they show one person.",
+        ],
+        f"{_OWN_FILES} Take a real Wan and CLIP Text Encode in place of *Slot-ID Demo Prompt*.",
+    )
+
+
+WORKFLOWS = {
+    "slotid_demo": demo,
+    "slotid_identity_save": save,
+    "slotid_identity_load": load,
+    "slotid_identity_merge": merge,
+}
