@@ -176,6 +176,7 @@ class Own:
         }
 
 
+@torch.inference_mode()  # as ComfyUI runs its nodes
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

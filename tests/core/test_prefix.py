@@ -98,14 +98,3 @@ def test_the_context_is_not_written_into_and_keeps_its_dtype():
     assert placed_BLE.dtype == torch.bfloat16
     assert torch.equal(placed_BLE[:, -P:], prefix_BPE.bfloat16())
     assert torch.equal(context_BLE, before_BLE)
-
-
-@pytest.mark.parametrize("words", [20, 512])
-def test_results_in_memory_that_is_kept_are_the_same(words):
-    memory, context_BLE = {}, context_of(words, words)
-    for _ in range(3):
-        prefix_BPE = prefix_of(True, True)
-        placed_BLE = place_prefix(context_BLE, prefix_BPE, memory)
-        assert torch.equal(placed_BLE, place_prefix(context_BLE, prefix_BPE))
-        assert placed_BLE.data_ptr() != context_BLE.data_ptr()
-    assert len(memory) == 1
