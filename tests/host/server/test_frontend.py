@@ -297,7 +297,8 @@ def test_the_help_page_opens(page, server):
     picture = f"[...{help_page}.querySelectorAll('img')].find((image) => image.src.includes('identity_score'))"
     page.wait_for(f"{picture}?.naturalWidth > 0")
     page.keep("help")
-    assert page.complaints(server.pack) == []
+    # The frontend asks for a page in the user's language first; there is one page for all.
+    assert [said for said in page.complaints(server.pack) if "docs/SlotIDIdentityScore/en.md" not in said] == []
 
 
 def test_the_demo_runs_with_an_uploaded_clip(page, server, repo_root, tmp_path):
