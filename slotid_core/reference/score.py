@@ -94,10 +94,7 @@ class IdentityScore:
 
     @property
     def score(self) -> float:
-        """``(similarity - floor) / (ceiling - floor)``, not clamped: 0 is as another person, 1 as the clip itself.
-
-        NaN where no frame has a face: nothing was measured.
-        """
+        """``(similarity - floor) / (ceiling - floor)``, not clamped: 0 is as another person, 1 as the clip; or NaN."""
         return (self.similarity - self.floor) / (self.ceiling - self.floor)
 
     @property
@@ -159,9 +156,8 @@ class IdentityScore:
         ]
         if lost:
             lines.append(f"NO FACE FOUND in {len(lost)} frames, which are in no mean: {_say_indices(lost)}.")
-        if self.nearer_floor:
-            indices = _say_indices(self.nearer_floor)
-            lines.append(f"Nearer to another person in {len(self.nearer_floor)} frames: {indices}.")
+        if near := self.nearer_floor:
+            lines.append(f"Nearer to another person in {len(near)} frames: {_say_indices(near)}.")
         several = [frame.index for frame in self.frames if frame.faces > 1]
         if several:
             lines.append(f"Several faces in {len(several)} frames: the one most like the person counts.")
@@ -265,13 +261,9 @@ def score_identity(
             f"clip ({ceiling:.3f}), so there is nothing to measure by. Check that other_people shows somebody else "
             "and that the reference follows one person, or choose another face backend."
         )
+    frames, limits = scored(frames_FHWC, indices), backend.limits(*frames_FHWC.shape[1:3])
     return IdentityScore(
-        backend=backend.name,
-        frames=scored(frames_FHWC, indices),
-        held_out=held_out,
-        others=others,
-        floor=floor,
-        limits=backend.limits(*frames_FHWC.shape[1:3]),
+        backend=backend.name, frames=frames, held_out=held_out, others=others, floor=floor, limits=limits
     )
 
 
