@@ -152,7 +152,7 @@ class Own:
         return film
 
     def measure(self, host_wan, steps: Steps, model, apply, positive: list, negative: list) -> dict[str, float]:
-        """Milliseconds: means over the steps of one sampling run but the first, which takes memory for its context."""
+        """Milliseconds: the fastest steps of one sampling run but the first, which takes memory for its context."""
         outside = model.clone()
         outside.add_wrapper_with_key("diffusion_model", "outside", self.wrapper(self.outside))
         inside = apply(outside)
@@ -163,9 +163,9 @@ class Own:
         finally:
             host_wan.film_change = function
         blocks = len(self.film) // len(self.outside)
-        outside, inside, film = sum(self.outside[1:]), sum(self.inside[1:]), sum(self.film[blocks:])
-        prefix, film, step = (1000 * x / steps.calls for x in (outside - inside, film, outside))
-        first = 1000 * (self.outside[0] - self.inside[0])
+        films = [sum(self.film[i : i + blocks]) for i in range(0, len(self.film), blocks)]
+        first, *prefixes = (1000 * (o - i) for o, i in zip(self.outside, self.inside, strict=True))
+        prefix, film, step = min(prefixes), 1000 * min(films[1:]), 1000 * min(self.outside[1:])
         share = (prefix + film) / (step - prefix - film)
         return {
             "prefix_ms": prefix,
