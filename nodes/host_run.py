@@ -5,6 +5,7 @@ Shape letters: B rows of one backbone call, T H W video tokens in time, height a
 
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..slotid_core.errors import SlotIDError
 from ..slotid_core.injection import Injection
 from ..slotid_core.types import IdentityEmbedding
+from .host_memory import Recycled
 
 POSITIVE, NEGATIVE = "positive", "negative"
 """What guiders call their conditionings, as far as it matters here; any other gets no identity."""
@@ -65,6 +67,8 @@ class Run:
     modulations: int = 0
     attentions_wanted: int = 0
     attentions: int = 0
+    memory: Recycled = field(default_factory=Recycled)
+    """For the contexts with a prefix."""
     lock: Lock = field(default_factory=Lock)
 
     @torch.compiler.disable
@@ -72,6 +76,13 @@ class Run:
         with self.lock:  # multi-GPU runs call the backbone from threads
             for name, n in what.items():
                 setattr(self, name, getattr(self, name) + n)
+
+    def empty_like(self, context: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What makes the tensors of contexts with a prefix, or ``None`` for torch's own way.
+
+        That is for GPUs, and for the nodes that train a LoRA by sampling: there gradients go through.
+        """
+        return self.memory.empty_like if context.device.type == "cpu" and not torch.is_grad_enabled() else None
 
     def rows(self, options: dict[str, Any], batch: int) -> tuple[list[str], Tensor]:
         """The role and the noise level of each row of this call; the latter ``[B]``, on the CPU.

@@ -206,7 +206,7 @@ def _prepare(run: Run, backbone: Any, inputs: tuple, options: dict[str, Any], kw
     calls = []
     for rows in groups.values():
         part = [_take(value, rows, batch) for value in inputs]
-        part[2] = place_prefix(part[2], prefix_BPE[rows])
+        part[2] = place_prefix(part[2], prefix_BPE[rows], run.empty_like(context))
         call = _Call(rows, part, _take_chunks(options, rows, batch), _take(kwargs, rows, batch))
         _add_film(call, film)
         calls.append(call)

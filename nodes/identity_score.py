@@ -59,7 +59,9 @@ class SlotIDIdentityScore(io.ComfyNode):
             ],
             outputs=[
                 io.Float.Output(
-                    "score", tooltip="0: as another person, 1: as held-out frames of the clip. Not clamped."
+                    "score",
+                    tooltip="0: as another person, 1: as held-out frames of the clip. Not clamped. nan, no number, "
+                    "where no frame shows a face.",
                 ),
                 io.Float.Output("similarity", tooltip="The bare mean cosine of the frames with a face."),
                 io.Image.Output(

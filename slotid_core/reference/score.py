@@ -9,6 +9,7 @@ other people reach. Frames to be scored are held against both halves' means, and
 three numbers come from means of equally many faces.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,10 +79,12 @@ class IdentityScore:
     """Of other people; none where none were given."""
     floor: float
     """Of ``others``; without them the backend's own mean for two different people."""
+    limits: str
+    """What the backend says that it can find in frames of this size."""
 
     @property
     def similarity(self) -> float:
-        """Mean over the frames with a face."""
+        """Mean over the frames with a face; NaN where no frame has one."""
         return _mean(self.frames)
 
     @property
@@ -91,7 +94,7 @@ class IdentityScore:
 
     @property
     def score(self) -> float:
-        """``(similarity - floor) / (ceiling - floor)``, not clamped: 0 is as another person, 1 as the clip itself."""
+        """``(similarity - floor) / (ceiling - floor)``, not clamped: 0 is as another person, 1 as the clip; or NaN."""
         return (self.similarity - self.floor) / (self.ceiling - self.floor)
 
     @property
@@ -139,27 +142,33 @@ class IdentityScore:
         """A few lines for people."""
         found, lost = _found(self.frames), self.without_face
         floor = f"other people's {len(_found(self.others))} frames" if self.others else "two people's usual"
+        ceiling = f"{self.ceiling:.3f} ({len(_found(self.held_out))} held-out frames)"
+        if not found:
+            return [
+                f"NO FACE FOUND in any of {len(self.frames)} frames by {self.backend}, so there is no score.",
+                f"{self.limits}. Look at the frames: if they do show a face, try the other backend.",
+                f"Ceiling {ceiling}, floor {self.floor:.3f} ({floor}).",
+            ]
         lines = [
             f"Score {self.score:.2f} (0 = another person, 1 = the clip's own held-out frames), by {self.backend}.",
-            f"Similarity {self.similarity:.3f}; ceiling {self.ceiling:.3f} ({len(_found(self.held_out))} held-out "
-            f"frames), floor {self.floor:.3f} ({floor}).",
+            f"Similarity {self.similarity:.3f}; ceiling {ceiling}, floor {self.floor:.3f} ({floor}).",
             f"A face in {len(found)} of {len(self.frames)} frames.",
         ]
         if lost:
             lines.append(f"NO FACE FOUND in {len(lost)} frames, which are in no mean: {_say_indices(lost)}.")
-        if self.nearer_floor:
-            indices = _say_indices(self.nearer_floor)
-            lines.append(f"Nearer to another person in {len(self.nearer_floor)} frames: {indices}.")
+        if near := self.nearer_floor:
+            lines.append(f"Nearer to another person in {len(near)} frames: {_say_indices(near)}.")
         several = [frame.index for frame in self.frames if frame.faces > 1]
         if several:
             lines.append(f"Several faces in {len(several)} frames: the one most like the person counts.")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for JSON."""
+        """Plain data, fit for JSON; ``None`` for what was not measured."""
+        seen = bool(_found(self.frames))
         return {
-            "score": self.score,
-            "similarity": self.similarity,
+            "score": self.score if seen else None,
+            "similarity": self.similarity if seen else None,
             "ceiling": self.ceiling,
             "floor": self.floor,
             "floor_from": "other people" if self.others else "backend",
@@ -188,6 +197,8 @@ def score_identity(
 ) -> IdentityScore:
     """Measure how much the faces of some frames are the person's.
 
+    Frames without any face are a result too, without a score: other methods' videos are to get theirs.
+
     Args:
         frames_FHWC: ``[F, H, W, 3]`` uint8, of any size and number.
         reference: the person.
@@ -197,8 +208,8 @@ def score_identity(
         progress: called as ``progress(done, total)``; what it raises passes through.
 
     Raises:
-        SlotIDError: a backend without embeddings, frames or other people without any face, too few faces in the
-            reference, or other people who are as much like the person as the clip's own frames.
+        SlotIDError: a backend without embeddings, other people without any face, too few faces in the reference, or
+            other people who are as much like the person as the clip's own frames.
     """
     if backend.same_person is None:
         raise SlotIDError(
@@ -221,7 +232,7 @@ def score_identity(
 
     halves_PD, held_out = _halves(detected(reference.frames_FHWC, shown), reference, backend)
 
-    def scored(pictures_FHWC: Tensor, which: Sequence[int], what: str) -> tuple[ScoredFrame, ...]:
+    def scored(pictures_FHWC: Tensor, which: Sequence[int]) -> tuple[ScoredFrame, ...]:
         frames = []
         for index, picture_HWC, faces in detected(pictures_FHWC, which):
             cosines = [float((halves_PD @ backend.embed(picture_HWC, face)).mean()) for face in faces]
@@ -234,15 +245,15 @@ def score_identity(
                     similarity=None if best is None else cosines[best],
                 )
             )
-        if not _found(frames):
-            limits = backend.limits(*pictures_FHWC.shape[1:3])
-            raise SlotIDError(
-                f"No face was found in {what} ({len(frames)} looked at). {limits}. Try the other backend."
-            )
         return tuple(frames)
 
     # The yardsticks first: what is wrong with them is said before the long part.
-    others = scored(other_people_FHWC, others_F, "the frames of other people") if others_F else ()
+    others = scored(other_people_FHWC, others_F) if others_F else ()
+    if others and not _found(others):
+        raise SlotIDError(
+            f"No face was found in the frames of other people ({len(others)} looked at). "
+            f"{backend.limits(*other_people_FHWC.shape[1:3])}. Try the other backend, or disconnect them."
+        )
     floor, ceiling = _mean(others) if others else backend.strangers, _mean(held_out)
     if ceiling - floor < _APART:
         raise SlotIDError(
@@ -250,8 +261,10 @@ def score_identity(
             f"clip ({ceiling:.3f}), so there is nothing to measure by. Check that other_people shows somebody else "
             "and that the reference follows one person, or choose another face backend."
         )
-    frames = scored(frames_FHWC, indices, "the frames")
-    return IdentityScore(backend=backend.name, frames=frames, held_out=held_out, others=others, floor=floor)
+    frames, limits = scored(frames_FHWC, indices), backend.limits(*frames_FHWC.shape[1:3])
+    return IdentityScore(
+        backend=backend.name, frames=frames, held_out=held_out, others=others, floor=floor, limits=limits
+    )
 
 
 def _halves(
@@ -298,7 +311,8 @@ def _found(frames: Sequence[ScoredFrame]) -> list[ScoredFrame]:
 
 
 def _mean(frames: Sequence[ScoredFrame]) -> float:
-    return float(np.mean([frame.similarity for frame in _found(frames)]))
+    found = _found(frames)
+    return float(np.mean([frame.similarity for frame in found])) if found else math.nan
 
 
 def _yaw_bin(face: Face) -> str | None:

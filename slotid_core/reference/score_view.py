@@ -28,13 +28,11 @@ def score_plot(score: IdentityScore) -> Tensor:
         SlotIDError: matplotlib is not installed.
     """
     figure = new_figure(1000, 720)
-    figure.suptitle(
-        f"score {score.score:.2f}   similarity {score.similarity:.3f}   ceiling {score.ceiling:.3f}   "
-        f"floor {score.floor:.3f}   by {score.backend}"
-    )
+    found = [frame for frame in score.frames if frame.face is not None]
+    measured = f"score {score.score:.2f}   similarity {score.similarity:.3f}" if found else "NO FACE FOUND: no score"
+    figure.suptitle(f"{measured}   ceiling {score.ceiling:.3f}   floor {score.floor:.3f}   by {score.backend}")
     rows = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     time = rows[0].subplots()
-    found = [frame for frame in score.frames if frame.face is not None]
     values = [frame.similarity for frame in (*found, *_seen(score.held_out), *_seen(score.others))]
     low, high = min(score.floor, *values), max(score.ceiling, *values)
     low, high = low - 0.12 * (high - low), high + 0.05 * (high - low)
@@ -84,7 +82,8 @@ def score_sheet(score: IdentityScore, frames_FHWC: Tensor, reference: Reference)
             lines.append(f"yaw {frame.face.pose.yaw:+.0f} pitch {frame.face.pose.pitch:+.0f}")
         mark = "good" if share > 0.5 else "bad"
         cells.append(Cell(frame_HWC=frames_FHWC[frame.index], face=frame.face, lines=tuple(lines), mark=mark))
-    return sheet_of(cells, [*score.describe(), "The least like the person come first; red is nearer to the floor."])
+    order = ["The least like the person come first; red is nearer to the floor."] if score.worst else []
+    return sheet_of(cells, [*score.describe(), *order])
 
 
 def _seen(frames: tuple[ScoredFrame, ...]) -> list[ScoredFrame]:

@@ -11,10 +11,11 @@ NEVER_TESTED = ("macOS", "Windows", "Several GPUs", "Dynamic VRAM", "GPUs")
 
 @pytest.fixture(scope="module")
 def rows(repo_root) -> list[list[str]]:
-    """what, result, note, test."""
+    """The first table: what, result, note, test."""
     lines = (repo_root / "docs" / "compatibility.md").read_text(encoding="utf-8").splitlines()
-    table = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines if line.startswith("| ")]
-    return table[2:]
+    table = lines[lines.index("| what | result | note | test |") + 2 :]
+    table = table[: table.index("")]
+    return [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in table]
 
 
 @pytest.fixture(scope="module")

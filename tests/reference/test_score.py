@@ -158,16 +158,20 @@ def test_every_and_progress(score):
         score([0], progress=interrupt)
 
 
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        ({"angles": [0, 0], "counts": 0}, r"No face was found in the frames \(2 looked at\). angles finds"),
-        ({"angles": [0], "others": [0]}, "Check that other_people shows somebody else"),
-    ],
-)
-def test_what_cannot_be_measured_is_an_error(score, what, said):
-    with pytest.raises(SlotIDError, match=said):
-        score(**what)
+def test_frames_without_any_face_get_no_score_and_no_error(score):
+    measured = score([0, 0], counts=0, others=[90])
+    assert np.isnan([measured.score, measured.similarity]).all()
+    assert (measured.without_face, measured.worst, measured.nearer_floor) == ([0, 1], [], [])
+    report = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert (report["score"], report["similarity"], report["frames_with_face"]) == (None, None, 0)
+    assert report["ceiling"] == pytest.approx(1) and report["floor"] == pytest.approx(0, abs=1e-9)
+    said = " ".join(measured.describe())
+    assert "NO FACE FOUND in any of 2 frames" in said and "angles finds" in said and "nan" not in said
+
+
+def test_other_people_like_the_person_are_an_error(score):
+    with pytest.raises(SlotIDError, match="Check that other_people shows somebody else"):
+        score([0], others=[0])
 
 
 def test_other_people_without_a_face_are_an_error():
@@ -210,6 +214,16 @@ def test_the_pictures(score):
         pytest.skip("matplotlib is not installed")
     plot, other = (score_plot(m) for m in (measured, score([0, 0, 0, 0])))
     assert plot.shape == other.shape == (720, 1000, 3) and not torch.equal(plot, other)
+
+
+def test_the_pictures_of_frames_without_any_face(score):
+    frames, measured = frames_of([0] * 7, counts=0), score([0] * 7, counts=0)
+    sheet = score_sheet(measured, frames, reference_of())
+    widths = [int((sheet.numpy() == colour).all(-1).sum(1).max()) for colour in (BLUE, RED)]
+    assert widths[0] == pytest.approx(160, abs=3) and widths[1] > 3 * widths[0], "the reference, and frames as lost"
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed")
+    assert not torch.equal(score_plot(measured), score_plot(score([60] * 7)))
 
 
 class Remembering:

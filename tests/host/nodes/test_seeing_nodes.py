@@ -195,6 +195,10 @@ def test_identity_score_can_be_interrupted(run, head, reference, interrupted):
         run("SlotIDIdentityScore", frames=head(3, 5.0), reference=reference, faces="dlib")
 
 
-def test_identity_score_without_any_face_is_an_error(run, core, reference):
-    with pytest.raises(core.errors.SlotIDError, match=r"No face was found in the frames \(3 looked at\)"):
-        run("SlotIDIdentityScore", frames=torch.rand(3, 128, 128, 3), reference=reference, faces="dlib")
+def test_identity_score_of_frames_without_any_face(run, reference):
+    """A graph that compares methods goes on; this one's pictures and report say it, and its number is none."""
+    scored = run("SlotIDIdentityScore", frames=torch.rand(3, 128, 128, 3), reference=reference, faces="dlib")
+    assert scored.score != scored.score and scored.similarity != scored.similarity
+    report = json.loads(scored.report)
+    assert (report["score"], report["frames_without_face"]) == (None, [0, 1, 2])
+    assert len(scored.ui["images"]) == 2

@@ -45,6 +45,21 @@ PLACE = """(() => {
     const box = canvas.canvas.getBoundingClientRect()
     return JSON.stringify([box.x + 300 + node.size[0] - %d, box.y + 200 + widget.last_y + 10])
 })()"""
+# The title of the only node of a type.
+TITLE = """(() => {
+    const node = window.app.graph.nodes.find((node) => node.type === "%s")
+    const canvas = window.app.canvas
+    canvas.ds.scale = 1
+    canvas.ds.offset = [500 - node.pos[0], 400 - node.pos[1]]
+    canvas.draw(true, true)
+    const box = canvas.canvas.getBoundingClientRect()
+    return JSON.stringify([box.x + 560, box.y + 385])
+})()"""
+# The middle of an element in the page, as soon as there is one.
+MIDDLE = """(() => {
+    const box = document.querySelector("%s")?.getBoundingClientRect()
+    return box?.width ? JSON.stringify([box.x + box.width / 2, box.y + box.height / 2]) : null
+})()"""
 BOUNDS = """(() => {
     const nodes = window.app.graph.nodes
     const far = (axis) => Math.max(...nodes.map((node) => node.pos[axis] + node.size[axis]))
@@ -264,6 +279,26 @@ def test_a_node_is_found_by_an_alias_and_a_widget_is_set(page, server):
     page.wait_for(f"({value}) === 2")
     page.keep("widget")
     assert page.complaints(server.pack) == []
+
+
+def test_the_help_page_opens(page, server):
+    """As a user opens it: a click on the node, and on the button that then stands above it."""
+    page.evaluate("""(() => {
+        window.app.graph.clear()
+        const node = window.LiteGraph.createNode("SlotIDIdentityScore")
+        node.pos = [500, 300]
+        window.app.graph.add(node)
+    })()""")
+    time.sleep(1)
+    page.click(*json.loads(page.evaluate(TITLE % "SlotIDIdentityScore")))
+    page.click(*json.loads(page.wait_for(MIDDLE % '[data-testid=\\"info-button\\"]')))
+    help_page = "document.querySelector('.node-help-content')"
+    page.wait_for(f"{help_page}?.textContent.includes('whatever made the frames')")
+    picture = f"[...{help_page}.querySelectorAll('img')].find((image) => image.src.includes('identity_score'))"
+    page.wait_for(f"{picture}?.naturalWidth > 0")
+    page.keep("help")
+    # The frontend asks for a page in the user's language first; there is one page for all.
+    assert [said for said in page.complaints(server.pack) if "docs/SlotIDIdentityScore/en.md" not in said] == []
 
 
 def test_the_demo_runs_with_an_uploaded_clip(page, server, repo_root, tmp_path):

@@ -98,7 +98,8 @@ TINY = {
 def on_tiny_models(graph, start: float):
     """The same graph with the demo's models, and without the score: such videos show no face.
 
-    Another ``start`` of the clip for each graph: of a node that need not run again, no output is reported.
+    Another ``start`` of the clip for each graph and each person in it: of a node that need not run, because another
+    has done the same, not every ComfyUI reports an output.
     """
     for key, node in list(graph.items()):
         node["inputs"].update(TINY.get(node["class_type"], {}))
@@ -106,6 +107,7 @@ def on_tiny_models(graph, start: float):
             graph[key] = {"class_type": "SlotIDDemoPrompt", "inputs": {"text": node["inputs"]["text"]}}
         elif node["class_type"] == "SlotIDLoadReferenceClip":
             node["inputs"]["start"] = start
+            start += 0.03
         elif node["class_type"] in ("CLIPLoader", "SlotIDIdentityScore"):
             del graph[key]
         elif node["class_type"] == "SolidMask":
