@@ -304,3 +304,22 @@ def test_install_demo_needs_a_comfyui(capsys, tmp_path, comfy_folder):
     assert sample.main(["--install-demo", str(comfy_folder)]) == 0
     assert str(slotid) in capsys.readouterr().out
     assert load_weights(slotid).sha256 == before
+
+
+@pytest.mark.full
+def test_what_tiny_yaml_makes_is_sampled_with(demo, drawn_clips, tiny_run, repo_root, tmp_path):
+    weights = tiny_run / "weights" / "slotid.safetensors"
+    own, off, random = (
+        demo(name, "--clip", drawn_clips[0], *BOX, *options)
+        for name, options in (
+            ("tiny_yaml", ["--weights", weights]),
+            ("tiny_yaml_off", ["--weights", weights, "--strength", 0]),
+            ("random_slotid", []),
+        )
+    )
+    assert difference(own, off) > 1 and difference(own, random) > 1
+    command = [sys.executable, str(repo_root / "training" / "sample.py"), "--demo", *TINY, "--weights", str(weights)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (person,) = (tmp_path / "outputs").glob("slotid_demo*.safetensors")
+    assert load_identity(person).weights_sha256 == load_weights(weights).sha256

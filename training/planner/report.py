@@ -99,9 +99,13 @@ def _memory_plans(plan: Plan) -> str:
 
 
 def _bytes(title: str, parts: dict[str, int], total: int | None = None) -> str:
-    rows = [(f"  {name}", f"{size / GIB:8.2f} GiB") for name, size in parts.items() if size]
-    rows.append(("  at most" if total else "  together", f"{(total or sum(parts.values())) / GIB:8.2f} GiB"))
+    rows = [(f"  {name}", _size(size)) for name, size in parts.items() if size]
+    rows.append(("  at most" if total else "  together", _size(total or sum(parts.values()))))
     return f"{title}\n{_aligned(rows)}"
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:8.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:8.2f} MiB"
 
 
 def _work_rows(plan: Plan) -> list[tuple[str, ...]]:
