@@ -322,4 +322,4 @@ def test_what_tiny_yaml_makes_is_sampled_with(demo, drawn_clips, tiny_run, repo_
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (person,) = (tmp_path / "outputs").glob("slotid_demo*.safetensors")
-    assert load_identity(person).weights_sha256 == load_weights(weights).sha256
+    assert load_identity(person).weights_hash == load_weights(weights).sha256
