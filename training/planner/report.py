@@ -21,7 +21,7 @@ def describe(plan: Plan) -> str:
             [
                 f"Machine   {machine.name}: {machine.device}, {processes}",
                 f"Clip      {plan.clip}: {plan.tokens:,} tokens ({plan.shapes})",
-                f"Frozen    {base.parameters / 1e9:.2f} B parameters, {base.block_parameters / 1e6:.1f} M a block",
+                f"Frozen    {_count(base.parameters)} parameters, {base.block_parameters / 1e6:.1f} M a block",
                 f"Trained   {sum(plan.trained.values()) / 1e6:.2f} M parameters: {trained}",
             ]
         ),
@@ -106,6 +106,10 @@ def _bytes(title: str, parts: dict[str, int], total: int | None = None) -> str:
 
 def _size(size: int) -> str:
     return f"{size / GIB:8.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:8.2f} MiB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
 
 
 def _work_rows(plan: Plan) -> list[tuple[str, ...]]:
