@@ -25,7 +25,7 @@ from training.planner.decide import ingredients, largest_grid, predict
 from training.planner.machine import GIB, this_machine
 from training.planner.shapes import latent_grid
 from training.settings import Settings, load
-from training.text import context_length
+from training.text import context_length, most_text_tokens
 from training.trainer.adapter import Adapter
 from training.trainer.batches import Item, prefix_tokens
 from training.trainer.checks import Reached, check_start
@@ -133,6 +133,7 @@ def noise_item(settings: Settings) -> Item:
     channels, random = config.backbone.latent_channels, torch.Generator().manual_seed(0)
     target = largest_grid(settings)
     tokens = prefix_tokens(settings)
+    text = min(200, most_text_tokens(settings))
     drawn = draw(settings, 0, 0, "noise", (channels, *target), prefix_tokens=tokens, references=1, variants=1)
     return Item(
         entry=SimpleNamespace(id="noise"),
@@ -141,7 +142,7 @@ def noise_item(settings: Settings) -> Item:
             channels, *latent_grid(data.reference_frames, data.reference_side, data.reference_side), generator=random
         ),
         portrait_CTHW=torch.randn(channels, 1, data.portrait_side // 8, data.portrait_side // 8, generator=random),
-        text_LE=torch.randn(200, config.backbone.text_dim, generator=random),
+        text_LE=torch.randn(text, config.backbone.text_dim, generator=random),
         draw=replace(drawn, keep_identity=True),
     )
 

@@ -13,8 +13,8 @@ class SlotIDDemoPrompt(io.ComfyNode):
             node_id="SlotIDDemoPrompt",
             display_name="Slot-ID Demo Prompt",
             category=CATEGORY,
-            description="Conditioning for the small demo Wan alone: words become fixed hashed vectors, without weights. "
-            "A real Wan needs CLIP Text Encode with umT5-XXL.",
+            description="Conditioning for the small demo Wan alone: words become fixed hashed vectors, without "
+            "weights. A real Wan needs CLIP Text Encode with umT5-XXL.",
             search_aliases=["hashed prompt", "demo text"],
             inputs=[
                 io.String.Input(

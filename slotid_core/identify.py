@@ -21,8 +21,6 @@ from .reference.stabilise import CropPath, crop_along
 from .safe_file import pixel_hash
 from .types import FaceEmbedding, Identity, Routing
 
-# Sides of the square clip and of the portrait in pixels that Slot-ID is trained with (paper, 4.1, for the portrait).
-CLIP_SIDE, PORTRAIT_SIDE = 256, 512
 # A clip and its own reference are compared at this side. Their correlation was 0.95 and more, also after gamma, blur or
 # noise; that of different people's clips 0.68 and less.
 _COMPARED_SIDE, _SAME_CLIP = 32, 0.85

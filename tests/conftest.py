@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import random
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -124,6 +126,19 @@ def trained_run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "open_cache", lambda settings: cache)
         assert running.train(settings, Processes("cpu"), "plain", show_progress=False).finished
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """The folder of a run of the shipped tiny.yaml as a user starts it, with its cache; some 90 s, so for --full."""
+    folder = tmp_path_factory.mktemp("tiny_yaml") / "run"
+    command = [sys.executable, ROOT / "training" / "train.py", ROOT / "training" / "configs" / "tiny.yaml"]
+    done = subprocess.run(
+        [*command, f"run.folder={folder}", f"data.cache={folder / 'cache'}"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

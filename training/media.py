@@ -71,7 +71,11 @@ def write_mp4(path: Path, frames_FHWC: np.ndarray, fps: float = 16.0) -> None:
         )
     with atomic(path) as temporary, av.open(temporary, "w", options={"movflags": "faststart"}) as container:
         rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+        # The same frames are the same bytes: libx264's fast way of weighing blocks takes in memory that nobody wrote
+        # (of frames of 64x64 every encoding was another), and what it makes depends on how many threads there are.
+        options = {"crf": "12", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.codec_context.thread_count = 1
         stream.height, stream.width = shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace = _BT601

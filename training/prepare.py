@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
-from training.data.make import SUMMARY, make_cache
+from training.data.make import make_cache, what_is_there
 from training.settings import load
 
 
@@ -29,13 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    facts = manifest.facts
-    left_out = ", ".join(f"{count} {reason}" for reason, count in facts["rejected"].items())
-    print(
-        f"{facts['usable']} of {facts['videos']} videos are usable{f' (left out: {left_out})' if left_out else ''}, "
-        f"{facts['people']} people, {len(facts['held_out_people'])} of them held out. Look at "
-        f"{settings.data.cache / SUMMARY}"
-    )
+    print(what_is_there(manifest, settings.data.cache))
     return 0
 
 

@@ -31,10 +31,16 @@ if TYPE_CHECKING:
     from slotid_core.checkpoint import SlotIDWeights
     from training.world.score import Score
 
+RANDOM_WAN = (
+    "RANDOM WEIGHTS: the tiny Wan of tiny.yaml is untrained, so the picture is noise-like and no identity will appear. "
+    "What is shown is that the whole path works."
+)
 SMALL_WORLD = (
     "The demo's small models were trained on drawn people who do not exist, 80 pixels large, and know nothing else. "
     "They are no measure of a Wan 14B."
 )
+TINY = Path("tiny")
+"""As in a training configuration: the random tiny Wan and VAE."""
 LEAST_LIKE, LEAST_FOLLOWED = 0.5, 4
 """What the demo's own video must reach: halfway from other people's faces to a real clip's, and so many of the prompt's
 six attributes."""
@@ -92,21 +98,24 @@ def _load_models(args: argparse.Namespace) -> _Models:
 
     from slotid_core.checkpoint import NO_IDENTITY, load_weights
     from training.demo_models import SLOTID, VAE, WAN
-    from training.wan_diffusers import load_transformer, load_vae
+    from training.wan_diffusers import load_transformer, load_vae, tiny_transformer, tiny_vae
 
     try:
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise SlotIDError(f"The device {args.device!r} can't be used here ({error}). Use --device cpu.") from error
     dtype = getattr(torch, args.dtype)
-    transformer = load_transformer(args.transformer or WAN.path, dtype)
-    vae = load_vae(args.vae or VAE.path)
+    is_tiny = args.transformer == TINY
+    transformer = tiny_transformer() if is_tiny else load_transformer(args.transformer or WAN.path, dtype)
+    vae = tiny_vae() if args.vae == TINY else load_vae(args.vae or VAE.path)
     weights = load_weights(args.weights or SLOTID.path)
     warning = None
     if weights.untrained:
         warning = NO_IDENTITY
     elif weights.facts.get("trained_steps") == 0:
         warning = RANDOM_SLOTID
+    elif is_tiny:
+        warning = RANDOM_WAN
     elif args.transformer is None:
         warning = SMALL_WORLD
     return _Models(transformer=transformer.to(args.device), vae=vae.to(args.device), weights=weights, warning=warning)
@@ -148,7 +157,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     models = _load_models(args)
     if models.warning:
         print(models.warning)
-    if args.transformer and not args.text_embeds:
+    if args.transformer not in (None, TINY) and not args.text_embeds:
         print(HASHED_PROMPT)
     backbone = models.transformer.config
     positive_1LE = prompt_tokens(args.prompt, args.text_embeds, backbone.text_dim).to(args.device)

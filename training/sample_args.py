@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-# What differs between a real Wan and the demo's small one. The demo's words are those that it was trained with
-# (training/world/scenario.py), and so are its sizes.
+# What differs between a real Wan and the demo's small one. Sides of clip and portrait are those of the training
+# (paper, 4.1, for the portrait); the demo's words too are those that it was trained with (training/world/scenario.py).
 REAL = {
     "prompt": "a person smiles and turns the head in a sunny garden",
     "size": (720, 480),
@@ -118,8 +118,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
 
     add = parser.add_argument_group("models").add_argument
-    add("--transformer", type=Path, metavar="PATH", help="Wan 2.1 text-to-video: .safetensors or diffusers folder")
-    add("--vae", type=Path, metavar="PATH", help="Wan 2.1 VAE: .safetensors or diffusers folder")
+    add(
+        "--transformer",
+        type=Path,
+        metavar="PATH",
+        help="Wan 2.1 text-to-video: .safetensors or diffusers folder; tiny: the random one of configs/tiny.yaml",
+    )
+    add("--vae", type=Path, metavar="PATH", help="Wan 2.1 VAE: .safetensors or diffusers folder, or tiny")
     add("--weights", type=Path, metavar="FILE", help="Slot-ID weights (.safetensors)")
     add("--text-embeds", type=Path, metavar="FILE", help="safetensors with the prompt's umT5 tokens [1, L, 4096]")
     add("--negative-embeds", type=Path, metavar="FILE", help="the same for the negative prompt")

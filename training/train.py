@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slotid_core.errors import SlotIDError
+
+if TYPE_CHECKING:
+    from training.settings import Settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
     from training.data.cache import MANIFEST
-    from training.data.make import make_cache
+    from training.data.make import make_cache, what_is_there
     from training.planner import plan
     from training.planner.machine import this_machine
     from training.trainer.processes import Processes
@@ -62,14 +67,25 @@ def run(args: argparse.Namespace) -> int:
     planned.refuse_if_too_large()
     # People who are rendered need no data of anybody's, so nothing is lost by preparing them along the way.
     if settings.data.layout == "generated" and processes.is_first and not (settings.data.cache / MANIFEST).is_file():
-        make_cache(settings)
+        print(what_is_there(make_cache(settings), settings.data.cache))
     processes.wait()
     outcome = train(settings, processes, planned.memory_plan, ideal_seconds=planned.ideal_seconds)
-    if processes.is_first:
-        for path in outcome.written:
-            print(path)
+    if processes.is_first and outcome.finished:
+        print("\n".join(_what_to_do_with(outcome.written, settings)))
     processes.close()
     return 0 if outcome.finished else 130
+
+
+def _what_to_do_with(written: Sequence[Path], settings: Settings) -> list[str]:
+    slotid, lora = written
+    lines = [f"{slotid}  for ComfyUI/models/slotid", f"{lora}  its LoRA alone, for ComfyUI/models/loras"]
+    if settings.model.transformer == "tiny":
+        lines.append(f"They fit the demo's tiny Wan alone: python training/sample.py --demo --weights {slotid}")
+    if settings.validation.samples:
+        lines.append(f"{settings.run.folder / 'samples'}  what held-out people looked like on the way")
+    if settings.log.tensorboard:
+        lines.append(f"Curves: tensorboard --logdir {settings.run.folder}")
+    return lines
 
 
 if __name__ == "__main__":

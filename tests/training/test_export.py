@@ -9,15 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slotid_core import identify
 from slotid_core.checkpoint import load_weights, save_weights, untrained_weights, untrained_weights_of
 from slotid_core.config import SlotIDConfig
 from training import export, media, sample
-from training.demo_models import VAE_FILE, WAN_FILE, write_demo_models
 from training.trainer.state import checkpoints
 from training.trainer.weights import LORA_FILE, SLOTID_FILE
 from training.wan_diffusers import load_transformer
 from training.wan_injection import inject
+from training.wan_keys import transformer_to_original, vae_to_original
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +30,18 @@ def slotid_file(trained_run):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """ComfyUI's folder ``models`` with the demo's tiny Wan and VAE."""
-    root = tmp_path_factory.mktemp("ComfyUI")
-    (root / "models").mkdir()
-    write_demo_models(root)
-    return root / "models"
+def models(tmp_path_factory, transformer, vae):
+    """A folder with the tiny Wan and VAE under ComfyUI's names."""
+    root = tmp_path_factory.mktemp("models")
+    for name, model, to_original in (("wan", transformer, transformer_to_original), ("vae", vae, vae_to_original)):
+        tensors = {to_original(key): tensor.contiguous() for key, tensor in model.state_dict().items()}
+        save_file(tensors, root / f"{name}.safetensors", metadata={"format": "pt"})
+    return root
 
 
 @pytest.fixture(scope="module")
 def wan_file(models):
-    return models / "diffusion_models" / WAN_FILE
+    return models / "wan.safetensors"
 
 
 def run(*arguments) -> int:
@@ -173,7 +173,7 @@ def test_a_wrong_source_says_what_it_is(capsys, wrong, tmp_path, source, message
 def test_a_wrong_wan_says_what_it_is(capsys, slotid_file, models, wan_file, tmp_path, wan, message):
     quantised = tmp_path / "quantised.safetensors"
     save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(wan_file).items()}, quantised)
-    wans = {"slotid": slotid_file, "vae": models / "vae" / VAE_FILE, "folder": models, "quantised": quantised}
+    wans = {"slotid": slotid_file, "vae": models / "vae.safetensors", "folder": models, "quantised": quantised}
     out = tmp_path / "merged.safetensors"
     assert run(slotid_file, "--merge", wans.get(wan, tmp_path / wan), "--out-wan", out) == 1
     assert message in capsys.readouterr().err
@@ -182,14 +182,13 @@ def test_a_wrong_wan_says_what_it_is(capsys, slotid_file, models, wan_file, tmp_
 
 def test_sample_takes_what_a_run_wrote(slotid_file, models, wan_file, drawn_clips, tmp_path, capsys, monkeypatch):
     """No word of untrained weights, and the person is seen: other people, other pictures."""
-    monkeypatch.setattr(identify, "CLIP_SIDE", 64)  # a sixteenth of the VAE's work
-    monkeypatch.setattr(identify, "PORTRAIT_SIDE", 64)
     videos, write_mp4 = [], media.write_mp4
     monkeypatch.setattr(
         media, "write_mp4", lambda path, v, fps: videos.append(v.astype(float)) or write_mp4(path, v, fps)
     )
-    arguments = ["--transformer", wan_file, "--vae", models / "vae" / VAE_FILE, "--weights", slotid_file]
+    arguments = ["--transformer", wan_file, "--vae", models / "vae.safetensors", "--weights", slotid_file]
     arguments += ["--box", "46,59,61,54", "--size", "32x48", "--frames", "5", "--steps", "2", "--clip-frames", "5"]
+    arguments += ["--clip-size", "64", "--portrait-size", "64"]
     for clip in drawn_clips:
         assert sample.main([str(a) for a in (*arguments, "--clip", clip, "--out", tmp_path / clip.stem)]) == 0
     said = capsys.readouterr().out

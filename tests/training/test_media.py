@@ -1,5 +1,9 @@
 """Videos and contact sheets: what is written can be read again, and a failure leaves nothing behind."""
 
+import ctypes
+import functools
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +113,20 @@ def test_letters_that_the_font_lacks(tmp_path):
     assert np.array_equal(plain, accented)
     assert np.array_equal(sheet(tmp_path / "c.png", captions=["東京"]), sheet(tmp_path / "d.png", captions=["??"]))
     assert Image.open(tmp_path / "c.png").text["Description"] == "東京"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fills fresh memory through glibc's mallopt")
+def test_the_same_frames_are_the_same_bytes_whatever_fresh_memory_holds(tmp_path):
+    """Hashes of rendered videos shape a cache, and a resumed run renders anew what was being written."""
+    fill = functools.partial(ctypes.CDLL(None).mallopt, -6)  # M_PERTURB
+    generator = np.random.RandomState(0)
+    frames_FHWC = generator.randint(0, 256, (13, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    videos = set()
+    try:
+        for byte in (1, 85, 170):
+            fill(byte)
+            write_mp4(tmp_path / "clip.mp4", frames_FHWC)
+            videos.add((tmp_path / "clip.mp4").read_bytes())
+    finally:
+        fill(0)
+    assert len(videos) == 1

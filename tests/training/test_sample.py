@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from slotid_core import identify
 from slotid_core.checkpoint import bundle, load_weights, save_weights, untrained_weights_of
 from slotid_core.config import SlotIDConfig
 from slotid_core.identity_file import load_identity
@@ -325,7 +324,7 @@ def test_defaults_follow_the_models():
     files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"]
     real = sample_args.parse(files)
     assert (real.size, real.frames, real.steps) == ((720, 480), 65, 30)
-    assert (real.clip_size, real.portrait_size) == (identify.CLIP_SIDE, identify.PORTRAIT_SIDE)
+    assert (real.clip_size, real.portrait_size) == (256, 512)
     assert not real.compare and not real.all_built_in
     assert sample_args.parse([*files, "--steps", "7"]).steps == 7
 
@@ -338,3 +337,25 @@ def test_install_demo_needs_a_comfyui(capsys, tmp_path, comfy_folder):
     for file in INSTALLED:
         path = comfy_folder / file.folder / file.installed
         assert str(path) in said and path.read_bytes() == file.path.read_bytes()
+
+
+@pytest.mark.full
+def test_what_tiny_yaml_makes_is_sampled_with(demo, drawn_clips, tiny_run, repo_root, tmp_path):
+    weights = tiny_run / "weights" / "slotid.safetensors"
+    tiny, untrained = ["--transformer", "tiny", "--vae", "tiny"], tmp_path / "untrained.safetensors"
+    save_weights(untrained, untrained_weights_of(load_weights(weights).model.config, seed=0))
+    own, off, other = (
+        demo(name, "--clip", drawn_clips[0], *BOX, *options)
+        for name, options in (
+            ("tiny_yaml", [*tiny, "--weights", weights]),
+            ("tiny_yaml_off", [*tiny, "--weights", weights, "--strength", 0]),
+            ("untrained_slotid", [*tiny, "--weights", untrained]),
+        )
+    )
+    assert difference(own, off) > 1 and difference(own, other) > 1
+    command = [sys.executable, str(repo_root / "training" / "sample.py"), "--demo", *TINY, *tiny]
+    command += ["--weights", str(weights)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (person,) = (tmp_path / "outputs").glob("slotid_demo*.safetensors")
+    assert load_identity(person).weights_hash == load_weights(weights).sha256

@@ -104,6 +104,16 @@ def make_cache(
     return manifest
 
 
+def what_is_there(manifest: Manifest, folder: Path) -> str:
+    """A finished cache in a sentence, and where to look at it."""
+    facts = manifest.facts
+    left_out = ", ".join(f"{count} {reason}" for reason, count in facts["rejected"].items())
+    return (
+        f"{facts['usable']} of {facts['videos']} videos are usable{f' (left out: {left_out})' if left_out else ''}, "
+        f"{facts['people']} people, {len(facts['held_out_people'])} of them held out. Look at {folder / SUMMARY}"
+    )
+
+
 def hold_out(people: set[str], share: float, seed: int) -> set[str]:
     """The people who are never trained on: a share, at least two, in the order of a hash of seed and name."""
     ordered = sorted(people, key=lambda person: hashlib.sha256(f"{seed}/{person}".encode()).digest())

@@ -21,7 +21,7 @@ def describe(plan: Plan) -> str:
             [
                 f"Machine   {machine.name}: {machine.device}, {processes}",
                 f"Clip      {plan.clip}: {plan.tokens:,} tokens ({plan.shapes})",
-                f"Frozen    {base.parameters / 1e9:.2f} B parameters, {base.block_parameters / 1e6:.1f} M a block",
+                f"Frozen    {_count(base.parameters)} parameters, {base.block_parameters / 1e6:.1f} M a block",
                 f"Trained   {sum(plan.trained.values()) / 1e6:.2f} M parameters: {trained}",
             ]
         ),
@@ -99,9 +99,17 @@ def _memory_plans(plan: Plan) -> str:
 
 
 def _bytes(title: str, parts: dict[str, int], total: int | None = None) -> str:
-    rows = [(f"  {name}", f"{size / GIB:8.2f} GiB") for name, size in parts.items() if size]
-    rows.append(("  at most" if total else "  together", f"{(total or sum(parts.values())) / GIB:8.2f} GiB"))
+    rows = [(f"  {name}", _size(size)) for name, size in parts.items() if size]
+    rows.append(("  at most" if total else "  together", _size(total or sum(parts.values()))))
     return f"{title}\n{_aligned(rows)}"
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:8.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:8.2f} MiB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
 
 
 def _work_rows(plan: Plan) -> list[tuple[str, ...]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,22 @@ from slotid_core.errors import SlotIDError
 from training.settings import Settings
 
 LOG = "log.jsonl"
+
+
+@contextmanager
+def making_room(path: Path) -> Iterator[None]:
+    """Where writing fails, most of all on a full disk, one clear error.
+
+    Raises:
+        SlotIDError: what is in the block can't be written; ``path`` is named.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SlotIDError(
+            f"{path} can't be written: {error.strerror or error}. Make room and start the same command again; it goes "
+            "on from the last checkpoint."
+        ) from error
 
 
 class Log:
@@ -22,18 +39,20 @@ class Log:
         step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped.
 
     Raises:
-        SlotIDError: wandb is asked for and not installed.
+        SlotIDError: the folder can't be written; wandb is asked for and not installed.
     """
 
     def __init__(self, folder: Path, settings: Settings, step: int):
-        self.path = folder / LOG
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_after(self.path, step)
+        self.path, self._curves = folder / LOG, folder / "tensorboard"
+        with making_room(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            _drop_after(self.path, step)
         self._board = self._wandb = None
         if settings.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+            with making_room(self._curves):
+                self._board = SummaryWriter(self._curves, purge_step=step + 1)
         if settings.log.wandb:
             try:
                 import wandb
@@ -49,24 +68,20 @@ class Log:
         Raises:
             SlotIDError: the file can't be written.
         """
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        except OSError as error:
-            raise SlotIDError(
-                f"{self.path} can't be written: {error.strerror}. Make room and start the same command again; it goes "
-                "on from the last checkpoint."
-            ) from error
+        with making_room(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         numbers = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
         if self._board is not None:
-            for name, value in numbers.items():
-                self._board.add_scalar(name, value, step)
+            with making_room(self._curves):  # of an earlier event: the board writes in a thread of its own
+                for name, value in numbers.items():
+                    self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(numbers, step=step)
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with making_room(self._curves):
+                self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 

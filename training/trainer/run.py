@@ -22,13 +22,13 @@ from training.trainer import state as checkpointing
 from training.trainer.adapter import Adapter
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
 from training.trainer.checks import Reached, check_start
-from training.trainer.log import Log
+from training.trainer.log import Log, making_room
 from training.trainer.memory import apply_plan
 from training.trainer.optim import AveragedWeights, make_optimizer
 from training.trainer.processes import Processes, shard_backbone
 from training.trainer.state import State
 from training.trainer.update import update
-from training.trainer.validate import HeldOut, validate
+from training.trainer.validate import WHO, HeldOut, validate
 from training.trainer.weights import averaged_weights, write_weights
 
 # What a run may change when it goes on. Everything else shapes what is learned.
@@ -102,6 +102,7 @@ class Run:
         figures = found.figures()
         if log is not None:
             log.write(state.step, "validation", figures)
+        self.say(_validated(state.step, figures))
         return figures
 
     def _sample(self) -> None:
@@ -174,6 +175,7 @@ def train(
                 run.clips, run.order, settings, first_step=0, rank=processes.rank, processes=processes.count
             ))  # fmt: skip
             check_start(run.adapter, first)
+            say("Checked on the first clips: the untrained adapter changes nothing, and gradient finds its way in.")
             figures = run.validate(log)
         while state.step < optim.steps:
             started = time.monotonic()
@@ -207,6 +209,14 @@ def _postfix(told: dict[str, float], validated: dict[str, float]) -> str:
     parts += [f"MFU {told['mfu']:.0%}"] if "mfu" in told else []
     parts += [f"gap {validated['gap']:.1f} %"] if validated else []
     return ", ".join(parts)
+
+
+def _validated(step: int, figures: dict[str, float]) -> str:
+    right, none, other = (figures[f"loss/{who}"] for who in WHO)
+    return (
+        f"Update {step}, held-out people: loss {right:.4f} with their identity, {none:.4f} with none, {other:.4f} with "
+        f"another's; gap {figures['gap']:.2f} % (95 %: {figures['gap_low']:.2f} to {figures['gap_high']:.2f})"
+    )
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
@@ -258,10 +268,11 @@ def _check_same(then: Any, now: dict[str, Any], checkpoint: Path) -> None:
 
 
 def _write_settings(folder: Path, settings: Settings) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".settings.partial"
-    partial.write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
-    os.replace(partial, folder / "settings.yaml")
+    file, partial = folder / "settings.yaml", folder / ".settings.partial"
+    with making_room(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
+        os.replace(partial, file)
 
 
 @dataclass

@@ -181,3 +181,29 @@ def test_the_merged_wan_loads_in_comfyui_and_is_wan_with_the_lora(
     assert torch.equal(probe.calls[0]["x"], call["x"])
     assert relative(probe.calls[0]["velocity"], call["velocity"]) < TOLERANCE
     assert relative(again(transformer, call), call["velocity"]) > 100 * TOLERANCE
+
+
+@pytest.mark.full
+def test_what_tiny_yaml_makes_loads_and_gives_the_velocity_of_diffusers(
+    run, comfy, folders, tools, wan, model, vae, pictures, transformer, tiny_run, caplog
+):
+    """60 updates on a random Wan tell nobody apart, but they do act."""
+    folder = tiny_run / "weights"
+    shutil.copy(folder / SLOTID_FILE, folders.slotid / "tiny_yaml.safetensors")
+    loaded = run("SlotIDLoadModel", model_name="tiny_yaml.safetensors")
+    assert not loaded.slotid_model.untrained and "trained_steps: 60" in loaded.ui["text"][0]
+    encode = {"slotid_model": loaded.slotid_model, "vae": vae, "clip": pictures[0], "portrait": pictures[0][:1]}
+    identity = run("SlotIDEncode", **encode).identity
+    patched = run("SlotIDApply", model=model, slotid_model=loaded.slotid_model, identity=identity).model
+    call = call_of(model, patched, tools)
+    slotid = load_weights(folder / SLOTID_FILE)
+    part = Injection(slotid.model, IdentityEmbedding(**vars(identity.embedding)))
+    positive = torch.tensor([role == 0 for role in call["roles"]])
+    with inject(transformer, [part], slotid.lora) as injected, torch.no_grad():
+        ours = injected(call["x"], call["sigma"], call["context"], positive)
+    assert relative(call["velocity"], ours) < TOLERANCE
+    plain = again(transformer, call)
+    assert relative(call["velocity"][positive], plain[positive]) > 100 * TOLERANCE
+    with caplog.at_level(logging.INFO):
+        comfy.sd.load_lora_for_models(wan, None, load_file(folder / LORA_FILE), 1.0, 0)
+    assert [r.message for r in caplog.records if "not loaded" in r.message.lower()] == []
