@@ -147,6 +147,7 @@ class Campaign:
             if done < before:
                 self.problems.append(f"went back from {before} to {done}")
             before = done
+            print(f"killed {self.killed} times, {self.finished} ended: {self.program.where(done)}", file=sys.stderr)
 
     def _end(self, status: int, expected: dict[str, bytes]) -> None:
         if os.waitstatus_to_exitcode(status) != 0:
