@@ -129,6 +129,7 @@ def _wait(server: Server) -> None:
 
 def _fill(base: Path, repo_root: Path) -> None:
     """The demo's files as the demo installs them, a longer clip, untrained weights, a LoRA, and two packs."""
+    from PIL import Image
     from safetensors.torch import save_file
 
     from slotid_core.checkpoint import load_weights, save_weights, untrained_weights_of
@@ -141,6 +142,7 @@ def _fill(base: Path, repo_root: Path) -> None:
     (base / "main.py").touch()  # as in a ComfyUI folder
     install_demo_models(base)
     write_mp4(base / "input" / LONG_CLIP, demo_clip())
+    Image.fromarray(demo_clip(1, frames=1, size=80)[0]).save(base / "input" / "other_portrait.png")
     untrained = untrained_weights_of(load_weights(SLOTID.path).model.config, seed=0)
     save_weights(base / "models" / "slotid" / "untrained.safetensors", untrained)
     save_file(_lora(), base / "models" / "loras" / "somebodys.safetensors")
