@@ -197,7 +197,8 @@ class VideoFile:
         # FFmpeg's own VP8 and VP9 decoders leave transparency out; libvpx's read it.
         if self.stream.metadata.get("alpha_mode") == "1" and codec.name in ("vp8", "vp9"):
             return av.CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[codec.name], "r")
-        codec.thread_type = "AUTO"
+        # With a thread for each picture FFmpeg now and then loses the mark of a damaged one (one reading in fifty).
+        codec.thread_type = "SLICE"
         return codec
 
     def _step(self) -> float:

@@ -114,6 +114,18 @@ def test_damage_inside_the_window(studio, name, size):
     assert read_clip(path, start=2.5, frames=5).frames_FHWC.shape[0] == 5  # behind the damage
 
 
+def test_damage_is_seen_at_every_reading(studio):
+    """With FFmpeg's frame threads one reading in fifty saw nothing."""
+    path = studio.write("again.mkv", noise(90), rate=30, g="15")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(data)
+    for _ in range(60):
+        with pytest.raises(SlotIDError, match="damaged"):
+            read_clip(path, frames=41)
+
+
 def test_a_hole_that_the_container_passes_over_is_reported(studio):
     # FFmpeg's Matroska reader goes on behind damage without a word: what is left is a picture that stays too long.
     path = studio.write("hole.mkv", noise(90), rate=30, g="15")
