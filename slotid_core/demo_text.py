@@ -1,6 +1,6 @@
 """Prompt embeddings without a text encoder, for the demo.
 
-umT5-XXL, Wan's text encoder, is 11 GB and has no small version. The demo's tiny backbone is instead given a
+umT5-XXL, Wan's text encoder, is 11 GB and has no small version. The demo's small backbone is instead given a
 fixed hashed word embedding of the same shape: one token per word, zeros after the last word, as Wan pads its
 prompts. It carries no meaning beyond "the same word, the same vector"; a backbone has to be trained on it to
 follow prompts.

@@ -1,4 +1,4 @@
-"""Weights made from a seed: for the demo's tiny models and for tests that need an adapter that does something.
+"""Weights made from a seed: for the tiny Wan and VAE, and for tests that need an adapter that does something.
 
 Every draw is uniform, from a generator of its own: the values are the same on every platform, and the global random
 state is not touched.

@@ -144,8 +144,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     missing = [f"--{name}" for name in needed if getattr(args, name) is None]
     if missing and not args.demo:
         parser.error(f"needed: {', '.join(missing)}; or --demo, which brings its own")
-    built_in = set(DEMO) - {"compare"} | {*needed, "portrait"}
-    args.all_built_in = args.demo and all(getattr(args, name) is None for name in built_in)
+    plain, free = vars(parser.parse_args(["--demo"])), ("out", "compare", "device")
+    args.all_built_in = all(getattr(args, name) == value for name, value in plain.items() if name not in free)
     for name, value in (DEMO if args.demo else REAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -320,7 +320,10 @@ def test_options_that_make_no_sense(capsys, arguments, message):
 def test_defaults_follow_the_models():
     demo = sample_args.parse(["--demo"])
     assert (demo.frames, demo.clip_size, demo.compare, demo.all_built_in) == (17, 80, True, True)
-    assert not sample_args.parse(["--demo", "--prompt", "a person"]).all_built_in
+    assert sample_args.parse(["--demo", "--no-compare", "--out", "elsewhere"]).all_built_in
+    embeds = ["--text-embeds", "a", "--negative-embeds", "b"]
+    for own in (["--prompt", "a person"], ["--strength", "0"], ["--seed", "1"], embeds):
+        assert not sample_args.parse(["--demo", *own]).all_built_in, "no bound holds for it"
     files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"]
     real = sample_args.parse(files)
     assert (real.size, real.frames, real.steps) == ((720, 480), 65, 30)

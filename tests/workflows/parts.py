@@ -95,21 +95,25 @@ class Person:
         return self.encode.out("identity")
 
 
+def _encoded(group: Group, column: int, loaded: Models, reader: Node, portrait: Output, **reference: Output) -> Person:
+    encode = group.add(
+        "SlotIDEncode",
+        column=column,
+        slotid_model=loaded.slotid,
+        vae=loaded.vae,
+        clip=reader.out("clip"),
+        portrait=portrait,
+        **reference,
+    )
+    return Person(reader, encode)
+
+
 def person(group: Group, loaded: Models, *, first: int = 0, title: str | None = None, **clip) -> Person:
     """Clip, portrait and encoder in two columns of a group. ``clip`` are widgets of Load Reference Clip."""
     reader = group.add("SlotIDLoadReferenceClip", column=first, title=title, **clip)
     reference = reader.out("reference")
     portrait = group.add("SlotIDExtractPortrait", column=first + 1, frames=reader.out("frames"), reference=reference)
-    encode = group.add(
-        "SlotIDEncode",
-        column=first + 1,
-        slotid_model=loaded.slotid,
-        vae=loaded.vae,
-        clip=reader.out("clip"),
-        portrait=portrait.out("portrait"),
-        reference=reference,
-    )
-    return Person(reader, encode)
+    return _encoded(group, first + 1, loaded, reader, portrait.out("portrait"), reference=reference)
 
 
 def demo_person(
@@ -120,15 +124,7 @@ def demo_person(
         "SlotIDLoadReferenceClip", column=first, title=title, video=video, faces="off", frame_count=17, size=80
     )
     portrait = group.add("LoadImage", column=first + 1, title="Load Image (portrait)", image=DEMO_PORTRAIT)
-    encode = group.add(
-        "SlotIDEncode",
-        column=first + 1,
-        slotid_model=loaded.slotid,
-        vae=loaded.vae,
-        clip=reader.out("clip"),
-        portrait=portrait.out("IMAGE"),
-    )
-    return Person(reader, encode)
+    return _encoded(group, first + 1, loaded, reader, portrait.out("IMAGE"))
 
 
 def real_person(flow: Flow, loaded: Models) -> Person:
