@@ -1,4 +1,4 @@
-"""A clip that takes no time to draw, for the tiny VAE and for tests: a painted head that turns, blinks, smiles and talks.
+"""A clip that takes no time to draw, for the tiny VAE and tests: a painted head that turns, blinks, smiles and talks.
 It shows no real person.
 
 The head is an ellipsoid with a face painted on it in its own coordinates, so turning it moves the features as on
