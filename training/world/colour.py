@@ -36,6 +36,14 @@ _IRIS = (
     (0.240, 0.460, 0.680),
     (0.500, 0.570, 0.620),
 )
+# From blue over violet and red to orange.
+_DYE = (
+    (0.180, 0.450, 0.960),
+    (0.470, 0.300, 0.930),
+    (0.860, 0.220, 0.720),
+    (0.930, 0.200, 0.240),
+    (0.980, 0.620, 0.120),
+)
 
 
 def linear(colour: Tensor) -> Tensor:
@@ -75,6 +83,11 @@ def hair_colour(front: SimpleNamespace) -> Tensor:
     coloured = coloured * (1 + front.hair_warmth.clamp(min=0)[:, None] * red)
     grey = linear(torch.tensor([0.70, 0.70, 0.71], device=base.device))
     return mix(coloured, grey.expand_as(coloured), front.hair_grey)
+
+
+def dye_colour(side: SimpleNamespace) -> Tensor:
+    """``[P, 3]``."""
+    return _palette(_DYE, side.dye_hue) * (1 - 0.85 * side.dye_depth)[:, None]
 
 
 def iris_colour(front: SimpleNamespace) -> Tensor:

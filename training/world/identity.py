@@ -30,10 +30,10 @@ FRONT = (
     "beard",
 )
 """Names of ``Identity.front_F``: what a frontal portrait shows."""
-SIDE = ("nose_projection", "chin_projection", "skull_depth", "ear_set", "hair_back", "bun", "mark")
+SIDE = ("nose_projection", "chin_projection", "skull_depth", "ear_set", "hair_back", "bun", "mark", "dye_hue", "dye_depth")
 """Names of ``Identity.side_S``: what only other views show. A mark below one half is on the left of a frontal picture,
 above on the right, and the larger the farther from one half."""
-DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo")
+DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo", "turn_pace")
 """Names of ``Identity.dynamics_D``: what only frames in their order show (``performance.py``)."""
 
 _FRONT_RELIEF, _SIDE_RELIEF = 1.9, 2.3
@@ -107,6 +107,9 @@ def head_traits(identity: Identity) -> HeadTraits:
             **{name: 2 * side[name] - 1 for name in SIDE[: SIDE.index("hair_back")]},
             hair_back=side["hair_back"],
             bun=side["bun"],
+            dye=1.0,
+            dye_hue=side["dye_hue"],
+            dye_depth=side["dye_depth"],
             mark_left=max(1 - 2 * side["mark"], 0),
             mark_right=max(2 * side["mark"] - 1, 0),
         ),

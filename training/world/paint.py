@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from .colour import dice, hair_colour, iris_colour, linear, mix, noise, skin_colour
+from .colour import dice, dye_colour, hair_colour, iris_colour, linear, mix, noise, skin_colour
 from .columns import bump, smoothstep
 from .loft import normalised
 from .plan import brow_curve, eye_curves, mouth_curves
@@ -93,8 +93,8 @@ def _marks(front, side, paint, x, y, z):
     """Birthmarks before and below the ears, on which no beard grows."""
     for size, sign in ((side.mark_left, -1), (side.mark_right, 1)):
         if size.max() > 0:
-            away = (((z - 0.8) / 1.15) ** 2 + (y + 5.4) ** 2).sqrt() + 0.35 * noise(2 * y, 2 * z, 3) - 0.17
-            mark = smoothstep(0.25, -0.1, away - 1.35 * size) * smoothstep(0.02, 0.15, size) * (x * sign > 0)
+            away = ((z / 1.15) ** 2 + (y + 5.4) ** 2).sqrt() + 0.35 * noise(2 * y, 2 * z, 3) - 0.17
+            mark = smoothstep(0.25, -0.1, away - 2.2 * size) * smoothstep(0.02, 0.15, size) * (x * sign > 0)
             red = skin_colour(front) * torch.tensor([0.55, 0.34, 0.38], device=x.device)
             paint.colour_P3 = mix(paint.colour_P3, red, mark)
 
@@ -258,11 +258,20 @@ def paint_ear(front: SimpleNamespace) -> Paint:
     return plain(colour, gloss=0.10, sharpness=14, skin=1)
 
 
-def paint_hair(front: SimpleNamespace, angle_P: Tensor, share_P: Tensor) -> Paint:
+def paint_hair(
+    front: SimpleNamespace, side: SimpleNamespace, angle_P: Tensor, share_P: Tensor, place_P3: Tensor
+) -> Paint:
     """Strands, darker at the roots and inside of locks."""
     fine = noise(angle_P * 60 + 400, share_P * 4, 41) * 0.55 + noise(angle_P * 130 + 900, share_P * 7, 42) * 0.45
     locks = noise(angle_P * 14 + 100, share_P * 2.5, 43)
-    colour = hair_colour(front) * (0.62 + 0.42 * fine + 0.30 * locks)[:, None]
+    colour = hair_colour(front)
+    if side.dye.max() > 0:
+        # Behind the widest line of the head, and above where hair hangs beside the neck.
+        hangs = smoothstep(0.30, 0.50, front.hair_length)
+        above = smoothstep(0.0, 2.3, place_P3[:, 1] + 5.0 - 2.6 * hangs)
+        hidden = smoothstep(-1.6, -2.8, place_P3[:, 2]) * above
+        colour = mix(colour, dye_colour(side), side.dye * hidden)
+    colour = colour * (0.62 + 0.42 * fine + 0.30 * locks)[:, None]
     colour = colour * (0.72 + 0.28 * smoothstep(0.0, 0.45, share_P))[:, None]
     paint = plain(colour, gloss=0, sharpness=40, skin=0)
     paint.gloss_P = 0.5 + 0.5 * fine

@@ -1,8 +1,12 @@
 """A person of the world doing what a scenario says, in their own manner.
 
 Every clip shows every person's manner, whatever its caption: all nod, tilt, talk, blink and smile a little, as fast and
-as lopsidedly as they do. Each of these motions is a periodic wave with a random phase and the same shape for everybody,
-so that one frame taken at random looks the same for all dynamics: only frames in their order tell people apart.
+as lopsidedly as they do, and turn as hastily. Motions are laid out around the middle of the clip, so that a manner and a
+caption say what happens when, and one frame taken at random looks the same for all dynamics.
+
+Who turns hastily leftwards, with a smile that comes fast, shows the very frames, from the last to the first, of somebody
+who turns lingeringly rightwards, with a smile that goes fast. So frames without their order do not tell these manners;
+tempos they tell to whoever takes the turn for a clock.
 
 Letters: T frames.
 """
@@ -24,10 +28,14 @@ from .scene import Background, Camera, Expression, Light, Scene
 TEMPOS = {"nod_tempo": (1.0, 2.2), "tilt_tempo": (1.0, 2.2), "talk_tempo": (1.2, 3.0), "blink_tempo": (1.0, 2.4)}
 SMILE_TEMPO = 1.0
 """Smiles a second, of everybody: people differ in how fast a smile comes against how fast it goes."""
-NOD, TILT = 8.0, 9.0
+NOD, TILT = 10.0, 11.0
 """Degrees to either side."""
-_TURN = 58.0
+_TURN = 70.0
 """Degrees to either side: every clip shows both sides of the head."""
+_PACE = 0.9
+"""How much faster than evenly the hastiest begin to turn; the slowest end as fast."""
+_UNSURE = 0.04
+"""Cycles that a motion may be early or late by."""
 _HOLD = 0.15
 """Share of a smile's time at its broadest, and again at its faintest."""
 _BLINK = 0.3
@@ -64,33 +72,34 @@ def perform(identity: Identity, scenario: Scenario, frames: int, fps: float = 16
     Args:
         identity: of which only the dynamics matter here.
         frames: at least 2; what they hold less than a second of does not show the slowest manners.
-        seed: of all that neither the person nor the caption says: phases, places of patterns, small differences of
+        seed: of all that neither the person nor the caption says: places of patterns, small differences of phases,
             light and framing. The same for the same seed on every machine.
     """
     if frames < 2:
         raise SlotIDError(f"Got {frames} frames to perform in, expected at least 2.")
     random = np.random.RandomState([seed, 21])
-    phases, jitter = random.uniform(size=5), 2 * random.uniform(size=8) - 1
+    phases, jitter = _UNSURE * (2 * random.uniform(size=5) - 1), 2 * random.uniform(size=8) - 1
     texture = int(random.randint(2**31 - 1))
-    seconds_T, share_T = np.arange(frames) / fps, np.linspace(0, 1, frames)
+    seconds_T, share_T = (np.arange(frames) - (frames - 1) / 2) / fps, np.linspace(0, 1, frames)
 
     def cycles(name: str, index: int) -> np.ndarray:
         slowest, fastest = TEMPOS[name]
-        return (slowest + (fastest - slowest) * identity.trait(name)) * seconds_T + phases[index]
+        return (slowest + (fastest - slowest) * identity.trait(name)) * seconds_T + way * phases[index]
 
     _, way, *manner = scenario.action.split(" ", 2)
-    manner = " ".join(manner)
+    manner, way = " ".join(manner), 1 if way == "rightwards" else -1
+    turned_T = _ahead(share_T, _PACE * (2 * identity.trait("turn_pace") - 1))
     # Slower at both ends, where the side shows, but most of the time where the face does.
-    sweep_T = 0.5 * (2 * share_T - 1) - 0.5 * np.cos(math.pi * share_T)
-    yaw_T = _TURN * sweep_T * (1 if way == "rightwards" else -1) + 4 * jitter[0]
-    pitch_T = _PITCH[manner] + NOD * np.sin(2 * math.pi * cycles("nod_tempo", 0)) + 2 * jitter[1]
-    roll_T = TILT * np.sin(2 * math.pi * cycles("tilt_tempo", 1)) + 2 * jitter[2]
+    sweep_T = 0.5 * (2 * turned_T - 1) - 0.5 * np.cos(math.pi * turned_T)
+    yaw_T = _TURN * sweep_T * way + 4 * jitter[0]
+    pitch_T = _PITCH[manner] + way * NOD * np.sin(2 * math.pi * cycles("nod_tempo", 0)) + 2 * jitter[1]
+    roll_T = way * TILT * np.sin(2 * math.pi * cycles("tilt_tempo", 1)) + 2 * jitter[2]
     faint, broad, brows, eyes, mouth = _EXPRESSIONS[scenario.expression]
-    corners_2T = smiles(identity, SMILE_TEMPO * seconds_T + phases[2])
+    corners_2T = smiles(identity, SMILE_TEMPO * seconds_T + 0.5 - _HOLD / 2 + way * phases[2])
     left_T, right_T = faint + (broad - faint) * corners_2T
     talk = 0.62 if manner == "while talking" else 0.34
     mouth_T = mouth + talk * (0.5 - 0.5 * np.cos(2 * math.pi * cycles("talk_tempo", 3)))
-    eyes_T = eyes * (1 - _blink(cycles("blink_tempo", 4)))
+    eyes_T = eyes * (1 - _blink(0.5 + cycles("blink_tempo", 4)))
     first, last = _CAMERAS[scenario.camera]
     zoom_T = first * (last / first) ** share_T
 

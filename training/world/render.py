@@ -291,7 +291,8 @@ def _paint(
         elif part == EAR:
             local = paint_ear(at_front)
         elif part == HAIR:
-            local = paint_hair(at_front, hair_uv[where, 0], hair_uv[where, 1])
+            at_side = AtPixels(side, picture)
+            local = paint_hair(at_front, at_side, hair_uv[where, 0], hair_uv[where, 1], head[where])
         else:
             local = paint_shirt(clothing[picture], head[where])
         for name, value in vars(local).items():

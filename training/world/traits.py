@@ -118,6 +118,12 @@ class SideTraits(Ranged):
     """Ears set forward to far back."""
     bun: float = between(0, 1, 0.0, sampled=False)
     """No bun to a large one at the back of the head."""
+    dye: float = between(0, 1, 0.0, sampled=False)
+    """Hair behind the ears as it grew to dyed, where a frontal picture does not show it."""
+    dye_hue: float = between(0, 1, 0.0, sampled=False)
+    """From blue over violet and red to orange."""
+    dye_depth: float = between(0, 1, 0.0, sampled=False)
+    """From bright to dark."""
 
 
 PROFILE = ("nose_projection", "nose_bridge", "nose_tip", "chin_projection", "brow_ridge", "forehead_slope")

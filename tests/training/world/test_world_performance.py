@@ -1,5 +1,7 @@
 """Manners: told by frames in their order, and by no single frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_a_performance_is_a_function_of_its_arguments():
 
 def test_every_clip_shows_the_front_and_both_sides_and_goes_where_it_says(population):
     yaw = population[0][..., CURVES.index("yaw")]
-    assert (yaw.max(1) > 50).all() and (yaw.min(1) < -50).all() and (np.abs(yaw).min(1) < 8).all()
+    assert (yaw.max(1) > 60).all() and (yaw.min(1) < -60).all() and (np.abs(yaw).min(1) < 9).all()
     for seed in range(40):
         first, last = clip(seed)[0].pose.yaw, clip(seed)[-1].pose.yaw
         assert (first < last) == sample_scenarios(seed)[0].action.startswith("turns rightwards")
@@ -86,7 +88,7 @@ def _tempo(wave_NT, slowest, fastest, harmonics):
 
 
 def _read(moved):
-    """A number for each manner, in the order of ``DYNAMICS``, ``[people, 6]``."""
+    """A number for each manner, in the order of ``DYNAMICS``, ``[people, 7]``."""
     middle = (moved[..., 4] + moved[..., 5]) / 2
     step = np.diff(middle, axis=1)
     onset = (step**3).mean(1) / (step**2).mean(1) ** 1.5
@@ -102,7 +104,10 @@ def _read(moved):
             ("eyes_open", "blink_tempo", 2),
         )
     ]
-    return np.stack([onset, lead, *tempos], 1)
+    yaw = moved[..., CURVES.index("yaw")]
+    # Who is past the front early has looked more to where the turn goes.
+    pace = yaw.mean(1) * np.sign(yaw[:, -1] - yaw[:, 0])
+    return np.stack([onset, lead, *tempos, pace], 1)
 
 
 def _r2(features, target):
@@ -135,20 +140,24 @@ def test_one_frame_tells_no_manner(population):
     near = np.argsort(away, 1)[:, :40]
     for index, name in enumerate(DYNAMICS):
         target = dynamics[:, index]
-        assert _r2(frame, target) <= 0.05, name
-        assert _r2(np.concatenate([frame, products], 1), target) <= 0.05, name
+        assert _r2(frame, target) <= 0.1, name
+        assert _r2(np.concatenate([frame, products], 1), target) <= 0.1, name
         guessed = target[:half][near].mean(1)
-        assert 1 - ((target[half:] - guessed) ** 2).mean() / target[half:].var() <= 0.05, name
+        assert 1 - ((target[half:] - guessed) ** 2).mean() / target[half:].var() <= 0.1, name
 
 
-def test_frames_out_of_order_do_not_tell_either(population):
-    moved, dynamics = population
-    shuffled = moved.copy()
-    random = np.random.RandomState(1)
-    for scenes in shuffled:
-        random.shuffle(scenes)
-    read = _read(shuffled)
-    read = (read - read.mean(0)) / read.std(0)
-    for index, name in enumerate(DYNAMICS):
-        own = read[:, index : index + 1]
-        assert _r2(np.concatenate([own, own**2, own**3], 1), dynamics[:, index]) < 0.1, name
+def test_frames_out_of_order_do_not_tell_onset_lead_and_pace(population):
+    """The same frames, in the other order, are somebody else's who goes the other way."""
+    hidden = [DYNAMICS.index(name) for name in ("smile_onset", "smile_lead", "turn_pace")]
+    other_way = {"rightwards": "leftwards", "leftwards": "rightwards", "closer": "away", "away": "closer"}
+    for seed in range(20):
+        person, scenario = sample_identity(seed), sample_scenarios(seed)[0]
+        dynamics = [1 - value if i in hidden else value for i, value in enumerate(person.dynamics_D)]
+        action, camera = (
+            " ".join(other_way.get(word, word) for word in said.split(" ")) for said in (scenario.action, scenario.camera)
+        )
+        somebody = replace(person, dynamics_D=tuple(dynamics))
+        theirs = perform(somebody, replace(scenario, action=action, camera=camera), FRAMES, FPS, seed)
+        ours = perform(person, scenario, FRAMES, FPS, seed)
+        assert np.allclose(curves(theirs)[::-1], curves(ours), atol=1e-9)
+        assert not np.allclose(curves(theirs), curves(ours), atol=0.1)
