@@ -80,6 +80,9 @@ class EncoderConfig:
     """Stack the latents' temporal difference on the channels. Off is an ablation."""
     temporal_rope: bool = True
     """Rotate queries and keys by time as well as by height and width. Off is an ablation."""
+    absolute_positions: bool = False
+    """Add to each token when and where in the clip it lies, besides the rotary positions (ours): those say how far
+    tokens are from each other, not what came early."""
 
     def __post_init__(self) -> None:
         _in_range("encoder.width", self.width, 8, 8192)

@@ -4,6 +4,7 @@ Shape letters: B batch, C latent channels, T H W latent frames, height, width, L
 H heads (inside attention), d head width, S slots.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,27 @@ class PatchEmbedding(nn.Module):
                 )
 
 
+class AbsolutePositions(nn.Module):
+    """When and where in the clip a token lies, from the first frame to the last and from edge to edge whatever the
+    clip's size: sines of four lengths along each axis through a linear layer that starts at zero."""
+
+    _WAVES = 4
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.project = nn.Linear(6 * self._WAVES, width, bias=False)
+        nn.init.zeros_(self.project.weight)
+
+    def forward(self, grid_THW: tuple[int, int, int]) -> Tensor:
+        """``[L, D]``."""
+        weight = self.project.weight
+        sizes_3 = torch.tensor(grid_THW, device=weight.device)
+        place_L3 = grid_positions(grid_THW).to(weight) / (sizes_3 - 1).clamp(min=1)
+        waves_W = torch.arange(1, self._WAVES + 1).to(weight) * (math.pi / 2)
+        angles_L3W = place_L3[..., None] * waves_W
+        return self.project(torch.cat([angles_L3W.sin(), angles_L3W.cos()], dim=-1).flatten(1))
+
+
 class VideoEncoder(nn.Module):
     """Patch embedding, STSA stack, final norm."""
 
@@ -102,6 +124,7 @@ class VideoEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = PatchEmbedding(config, latent_channels)
+        self.place = AbsolutePositions(config.width) if config.absolute_positions else None
         self.blocks = nn.ModuleList(STSABlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
@@ -119,6 +142,8 @@ class VideoEncoder(nn.Module):
         features_BDTHW = self.embed(latents_BCTHW)
         grid_THW = tuple(features_BDTHW.shape[2:])
         tokens_BLD = features_BDTHW.flatten(2).transpose(1, 2)
+        if self.place is not None:
+            tokens_BLD = tokens_BLD + self.place(grid_THW)
         return VideoTokens(self.contextualise(tokens_BLD, grid_positions(grid_THW), generators), grid_THW)
 
     def contextualise(

@@ -19,6 +19,7 @@ VARIANTS = {
     "one slot": {"reader": {"slots": 1}},
     "no temporal difference": {"encoder": {"temporal_difference": False}},
     "no temporal rope": {"encoder": {"temporal_rope": False}},
+    "absolute positions": {"encoder": {"absolute_positions": True}},
     "no blocks": {"encoder": {"layers": 0}},
     "orderless": {"clip_order": "shuffled"},
     "FiLM everywhere": {"film": {"fraction": 1.0}},

@@ -151,21 +151,39 @@ def test_slots_carry_no_order_of_their_own(variant):
     )
 
 
-def change_by_reversing_the_clip(temporal_difference: bool, temporal_rope: bool) -> float:
+def change_by_reversing_the_clip(**order: bool) -> float:
     """Largest change of a slot state when the latent frames come in reverse."""
     torch.manual_seed(1)
-    config = EncoderConfig(width=32, heads=2, temporal_difference=temporal_difference, temporal_rope=temporal_rope)
-    encoder, reader = VideoEncoder(config, 4).eval().double(), SlotReader(ReaderConfig(), 32).double()
+    encoder = VideoEncoder(EncoderConfig(width=32, heads=2, **order), 4).eval().double()
+    reader = SlotReader(ReaderConfig(), 32).double()
+    if encoder.place is not None:
+        torch.nn.init.normal_(encoder.place.project.weight)
     latents_BCTHW = torch.randn(1, 4, 5, 4, 6, dtype=torch.float64)
     with torch.no_grad():
         forth, back = reader(encoder(latents_BCTHW)), reader(encoder(latents_BCTHW.flip(2)))
     return float((forth.slots_BSD - back.slots_BSD).abs().max())
 
 
-def test_frame_order_is_carried_by_the_temporal_difference_and_by_temporal_rope_and_by_nothing_else():
+def test_frame_order_is_carried_by_the_temporal_difference_temporal_rope_and_absolute_positions_and_by_nothing_else():
     assert change_by_reversing_the_clip(temporal_difference=False, temporal_rope=True) > 1e-3
     assert change_by_reversing_the_clip(temporal_difference=True, temporal_rope=False) > 1e-3
-    assert change_by_reversing_the_clip(temporal_difference=False, temporal_rope=False) < 1e-12
+    unordered = {"temporal_difference": False, "temporal_rope": False}
+    assert change_by_reversing_the_clip(**unordered, absolute_positions=True) > 1e-3
+    assert change_by_reversing_the_clip(**unordered) < 1e-12
+
+
+def test_absolute_positions_start_as_none_and_place_a_clip_of_any_size_from_edge_to_edge():
+    torch.manual_seed(1)
+    encoder = VideoEncoder(EncoderConfig(width=32, heads=2, absolute_positions=True), 4).eval()
+    latents_BCTHW = torch.randn(1, 4, 5, 4, 6)
+    place, encoder.place = encoder.place, None
+    without = encoder(latents_BCTHW).tokens_BLD
+    encoder.place = place
+    assert torch.equal(encoder(latents_BCTHW).tokens_BLD, without)
+    torch.nn.init.normal_(place.project.weight)
+    small, large = place((5, 2, 3)).unflatten(0, (5, 2, 3)), place((9, 5, 5)).unflatten(0, (9, 5, 5))
+    torch.testing.assert_close(small[:, :, ::2], large[::2, ::4, ::4])
+    assert torch.isfinite(place((1, 1, 1))).all()
 
 
 @torch.no_grad()
