@@ -11,6 +11,7 @@ from training import reproduce
 from training.world.experiment.report import r2, write_report
 from training.world.experiment.sheet import side_by_side
 from training.world.models.probe import PARTS, TRAITS
+from training.world.scenario import SLOTS
 
 SMALL = [
     "--from-scratch", "--workers", "1", "--people", "4", "--metric-people", "4", "--held-out", "2",
@@ -98,9 +99,34 @@ def test_people_side_by_side(reproduced, tmp_path):
 
 def test_r2_of_the_truth_and_of_the_mean():
     true = np.random.RandomState(0).uniform(size=(40, len(TRAITS)))
-    for part in PARTS:
-        assert r2(true, true, part) == 1.0
-        assert r2(np.broadcast_to(true.mean(0), true.shape), true, part) == pytest.approx(0.0, abs=1e-12)
+    for names in PARTS.values():
+        assert r2(true, true, names) == 1.0
+        assert r2(np.broadcast_to(true.mean(0), true.shape), true, names) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
+    """Slot-ID that knows one trait of the side, and a portrait that knows none."""
+    true = np.random.RandomState(0).uniform(size=(40, len(TRAITS)))
+    knows = np.broadcast_to(true.mean(0), true.shape).copy()
+    said = dict.fromkeys(SLOTS, True)
+
+    def videos(read):
+        return {"traits": read.tolist(), "face": [0.5] * 40, "follows": [said] * 40, "jitter": [0.1] * 40}
+
+    facts = {"people": 40, "identity_seed": 0}
+    bounds = {**facts, "true": true.tolist(), "real": videos(true), "none": videos(knows), "stranger_face": [0.0] * 40}
+    (tmp_path / "bounds.json").write_text(json.dumps(bounds))
+    for name in ("portrait_only", "slotid"):
+        if name == "slotid":
+            knows[:, TRAITS.index("dye_hue")] = true[:, TRAITS.index("dye_hue")]
+        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "videos": videos(knows)}
+        (tmp_path / f"{name}-0.json").write_text(json.dumps(run))
+    write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    (dye,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `dye_hue` | 1.000 ["))
+    assert dye[2].startswith(("0.000", "-0.000")) and dye[3].startswith("1.000 [")
+    (nod,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `nod_tempo` |") and "[" in row)
+    assert nod[3].startswith("0.000 [0.000, 0.000]")
 
 
 def test_an_empty_folder_of_results_is_a_page_without_figures(tmp_path):

@@ -67,6 +67,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
         "|" + " --- |" * len(head),
         *rows,
         *_paired(found, true_NI),
+        *_what_the_clip_adds(found, true_NI),
         *_routing(found),
         *_by_trait(bounds, found, true_NI),
     ]
@@ -74,7 +75,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
 
 def _row(label: str, steps: str, videos: dict[str, Any], true_NI: np.ndarray) -> str:
     read_NI = np.array(videos["traits"])
-    parts = [_r2_interval(read_NI, true_NI, part) for part in PARTS]
+    parts = [_r2_interval(read_NI, true_NI, names) for names in PARTS.values()]
     follows = 100 * np.array([[slot[name] for name in SLOTS] for slot in videos["follows"]]).mean(1)
     cells = [label, steps, _interval(np.array(videos["face"])), *parts, f"{follows.mean():.1f} %"]
     return "| " + " | ".join([*cells, f"{np.mean(videos['jitter']):.4f}"]) + " |"
@@ -89,16 +90,25 @@ def _crossed(result: dict[str, Any], true_NI: np.ndarray) -> list[str]:
     return [row.replace("0.000 [0.000, 0.000]", "", 1) for row in rows]
 
 
-def r2(read_NI: np.ndarray, true_NI: np.ndarray, part: str) -> float:
-    """Mean over a part's traits of the share of their spread that is read."""
-    columns = [TRAITS.index(name) for name in PARTS[part]]
+def r2(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> float:
+    """Mean over these traits of the share of their spread that is read."""
+    columns = [TRAITS.index(name) for name in names]
     lost = ((read_NI - true_NI)[:, columns] ** 2).mean(0)
     return float((1 - lost / true_NI[:, columns].var(0)).mean())
 
 
-def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, part: str) -> str:
-    draws = [r2(read_NI[rows], true_NI[rows], part) for rows in _resamples(len(true_NI))]
-    return _said(r2(read_NI, true_NI, part), draws)
+def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+    draws = [r2(read_NI[rows], true_NI[rows], names) for rows in _resamples(len(true_NI))]
+    return _said(r2(read_NI, true_NI, names), draws)
+
+
+def _r2_ahead(ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+    """What the first videos say more of these traits than the second, on the same people."""
+
+    def ahead(rows: np.ndarray | slice) -> float:
+        return r2(ours_NI[rows], true_NI[rows], names) - r2(theirs_NI[rows], true_NI[rows], names)
+
+    return _said(ahead(slice(None)), [ahead(rows) for rows in _resamples(len(true_NI))])
 
 
 def _interval(values_N: np.ndarray) -> str:
@@ -124,11 +134,7 @@ def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
             continue
         faces = np.array(ours["videos"]["face"]) - np.array(result["videos"]["face"])
         a_NI, b_NI = (np.array(r["videos"]["traits"]) for r in (ours, result))
-        parts = []
-        for part in PARTS:
-            draws = [r2(a_NI[rows], true_NI[rows], part) - r2(b_NI[rows], true_NI[rows], part)
-                     for rows in _resamples(len(true_NI))]  # fmt: skip
-            parts.append(_said(r2(a_NI, true_NI, part) - r2(b_NI, true_NI, part), draws))
+        parts = [_r2_ahead(a_NI, b_NI, true_NI, names) for names in PARTS.values()]
         lines.append(f"| {VARIANTS[name].title}, seed {seed} | {_interval(faces)} | {' | '.join(parts)} |")
     if not lines:
         return []
@@ -141,6 +147,25 @@ def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
         "|" + " --- |" * len(head),
         *lines,
     ]
+
+
+def _what_the_clip_adds(found: dict, true_NI: np.ndarray) -> list[str]:
+    """Slot-ID against the portrait alone, trait by trait where a portrait says nothing."""
+    seeds = [seed for name, seed in found if name == "slotid" and ("portrait_only", seed) in found]
+    if not seeds:
+        return []
+    pairs = [[np.array(found[name, seed]["videos"]["traits"]) for name in ("slotid", "portrait_only")] for seed in seeds]
+    rows = []
+    for trait in (*PARTS["side"], *PARTS["dynamics"]):
+        cells = []
+        for ours_NI, alone_NI in pairs:
+            cells += [_r2_interval(ours_NI, true_NI, (trait,)), _r2_interval(alone_NI, true_NI, (trait,))]
+            cells += [_r2_ahead(ours_NI, alone_NI, true_NI, (trait,))]
+        rows.append(f"| `{trait}` | " + " | ".join(cells) + " |")
+    head = ["R² by trait"]
+    for seed in seeds:
+        head += [f"Slot-ID, seed {seed}", "portrait only", "ahead by"]
+    return ["", "What the clip adds:", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *rows]
 
 
 def _routing(found: dict) -> list[str]:

@@ -158,7 +158,8 @@ def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
 
 
 def train(
-    pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int
+    pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int,
+    start: Path | None,
 ) -> None:  # fmt: skip
     """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on."""
     names, clips = round_trips(pictures, "metric", vae_file, out.with_suffix(".trips"))
@@ -172,7 +173,13 @@ def train(
     random = np.random.RandomState(seed)
     torch.manual_seed(seed)
     device = best_device()
-    probe = Probe().to(device).train()
+    probe = Probe()
+    if start is not None:
+        own = probe.state_dict()
+        probe.load_state_dict(
+            {**own, **{name: value for name, value in load_file(start).items() if value.shape == own[name].shape}}
+        )
+    probe.to(device).train()
     # A person in a mirror is somebody else.
     centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING, device=device))
     optimizer = torch.optim.AdamW([*probe.parameters(), centres_PE], lr=1e-3, weight_decay=0.05)
@@ -307,6 +314,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--start", type=Path, help="an earlier probe; layers of another shape are made anew")
     args = parser.parse_args(argv)
     train(
         args.pictures,
@@ -316,6 +324,7 @@ def main(argv: list[str] | None = None) -> int:
         held_back=args.held_back,
         batch=args.batch,
         seed=args.seed,
+        start=args.start,
     )
     return 0
 
