@@ -30,7 +30,17 @@ FRONT = (
     "beard",
 )
 """Names of ``Identity.front_F``: what a frontal portrait shows."""
-SIDE = ("nose_projection", "chin_projection", "skull_depth", "ear_set", "hair_back", "bun", "mark", "dye_hue", "dye_depth")
+SIDE = (
+    "nose_projection",
+    "chin_projection",
+    "skull_depth",
+    "ear_set",
+    "hair_back",
+    "bun",
+    "mark",
+    "dye_hue",
+    "dye_depth",
+)
 """Names of ``Identity.side_S``: what only other views show. A mark below one half is on the left of a frontal picture,
 above on the right, and the larger the farther from one half."""
 DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo", "turn_pace")

@@ -1,12 +1,12 @@
 """A person of the world doing what a scenario says, in their own manner.
 
 Every clip shows every person's manner, whatever its caption: all nod, tilt, talk, blink and smile a little, as fast and
-as lopsidedly as they do, and turn as hastily. Motions are laid out around the middle of the clip, so that a manner and a
-caption say what happens when, and one frame taken at random looks the same for all dynamics.
+as lopsidedly as they do, and turn as hastily. Motions are laid out around the middle of the clip, so that a manner and
+a caption say what happens when, and one frame taken at random looks the same for all dynamics.
 
-Who turns hastily leftwards, with a smile that comes fast, shows the very frames, from the last to the first, of somebody
-who turns lingeringly rightwards, with a smile that goes fast. So frames without their order do not tell these manners;
-tempos they tell to whoever takes the turn for a clock.
+Who turns hastily leftwards, with a smile that comes fast, shows the very frames, from the last to the first, of
+somebody who turns lingeringly rightwards, with a smile that goes fast. So frames without their order do not tell these
+manners; tempos they tell to whoever takes the turn for a clock.
 
 Letters: T frames.
 """

@@ -154,7 +154,8 @@ def test_frames_out_of_order_do_not_tell_onset_lead_and_pace(population):
         person, scenario = sample_identity(seed), sample_scenarios(seed)[0]
         dynamics = [1 - value if i in hidden else value for i, value in enumerate(person.dynamics_D)]
         action, camera = (
-            " ".join(other_way.get(word, word) for word in said.split(" ")) for said in (scenario.action, scenario.camera)
+            " ".join(other_way.get(word, word) for word in said.split(" "))
+            for said in (scenario.action, scenario.camera)
         )
         somebody = replace(person, dynamics_D=tuple(dynamics))
         theirs = perform(somebody, replace(scenario, action=action, camera=camera), FRAMES, FPS, seed)

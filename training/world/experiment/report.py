@@ -154,7 +154,9 @@ def _what_the_clip_adds(found: dict, true_NI: np.ndarray) -> list[str]:
     seeds = [seed for name, seed in found if name == "slotid" and ("portrait_only", seed) in found]
     if not seeds:
         return []
-    pairs = [[np.array(found[name, seed]["videos"]["traits"]) for name in ("slotid", "portrait_only")] for seed in seeds]
+    pairs = [
+        [np.array(found[name, seed]["videos"]["traits"]) for name in ("slotid", "portrait_only")] for seed in seeds
+    ]
     rows = []
     for trait in (*PARTS["side"], *PARTS["dynamics"]):
         cells = []
