@@ -19,7 +19,7 @@ from .render import draw_frames
 from .scenario import sample_scenarios
 
 
-def trait_visibility(people: int, size: int, yaws: tuple[float, ...] = (0.0, -60.0, 60.0)) -> dict:
+def trait_visibility(people: int, size: int, yaws: tuple[float, ...] = (0.0, -70.0, 70.0)) -> dict:
     """Mean change of a neutral picture (screen numbers from 0 to 1, all pixels) at each yaw when a part of the person
     is swapped for that of another, and when one side trait goes from 0 to 1."""
 
