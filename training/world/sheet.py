@@ -21,7 +21,7 @@ from .scene import Camera, Expression, Scene
 _VIEWS = (
     (0.0, Expression()),
     (-38.0, Expression(gaze_x=0.6)),
-    (-82.0, Expression()),
+    (-74.0, Expression()),
     (12.0, Expression(smile=1.0, brow_raise=0.2)),
     (20.0, Expression(mouth_open=0.55, smile=0.15, gaze_x=-0.3)),
 )
