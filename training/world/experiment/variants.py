@@ -34,7 +34,7 @@ VARIANTS = {
     "softmax": Variant("softmax routing", _slotid("reader.routing=softmax")),
     "no_film": Variant("no FiLM", _slotid("film.fraction=0.0")),
     "no_lora": Variant("no LoRA", _slotid("lora.rank=0")),
-    "absolute": Variant("absolute positions", _slotid("encoder.absolute_positions=true")),
+    "rotary": Variant("rotary positions alone", _slotid("encoder.absolute_positions=false")),
     "dustbin": Variant("dustbin", _slotid("reader.dustbin=fixed")),
     "gate_constant": Variant("gate constant at 0.5", _slotid("gate.start=0.5", "gate.end=0.5")),
     "gate_linear": Variant("gate linear in sigma", _slotid("gate.shift=1.0")),
