@@ -99,7 +99,7 @@ def measure(settings: Settings, processes: Processes, planned, updates: int) -> 
         if index == 1 and device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        figures = update(adapter, state, batches, optim, processes, reached)
+        figures = update(adapter, state, batches, settings, processes, reached)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)

@@ -14,7 +14,7 @@ from .encoder import ConvPoolEncoder, VideoEncoder
 from .film import FilmHeads
 from .portrait import PortraitEncoder
 from .reader import SlotReader
-from .types import Encoding, IdentityEmbedding
+from .types import Encoding, IdentityEmbedding, Routing
 
 
 class SlotID(nn.Module):
@@ -58,11 +58,7 @@ class SlotID(nn.Module):
         Raises:
             SlotIDError: latents of a shape that does not fit.
         """
-        if self.config.encoder.kind == "conv_pool":
-            slots_BSD, routing = self.conv_pool(clip_latents_BCTHW), None
-        else:
-            reading = self.reader(self.encoder(clip_latents_BCTHW, generators))
-            slots_BSD, routing = reading.slots_BSD, reading.routing
+        slots_BSD, routing = self.read(clip_latents_BCTHW, generators)
         anchors_BKD = self.portrait(portrait_latents_BCTHW)
         embedding = IdentityEmbedding(
             clip_tokens_BSE=self.clip_tokens(slots_BSD),
@@ -70,7 +66,17 @@ class SlotID(nn.Module):
             clip_global_BG=self.clip_global(slots_BSD.mean(dim=1)),
             portrait_global_BG=self.portrait_global(anchors_BKD.mean(dim=1)),
         )
-        return Encoding(embedding, routing)
+        return Encoding(embedding, routing, slots_BSD)
+
+    def read(
+        self, clip_latents_BCTHW: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        """The clip stream alone: slot states ``[B, S, D]`` before any projection, and what each slot read; arguments
+        and errors as in :meth:`encode`."""
+        if self.config.encoder.kind == "conv_pool":
+            return self.conv_pool(clip_latents_BCTHW), None
+        reading = self.reader(self.encoder(clip_latents_BCTHW, generators))
+        return reading.slots_BSD, reading.routing
 
     @property
     def output_layers(self) -> list[nn.Parameter]:

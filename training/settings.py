@@ -183,6 +183,17 @@ class DropSettings(Part):
     """Chance of each identity token to be zero."""
 
 
+class ContrastSettings(Part):
+    """Two clips of one person should fill the slots alike, two people's should not. Ours, not the paper's: the video's
+    loss alone hardly tells a slot what to look for (``docs/world.md``)."""
+
+    weight: float = Field(0.0, ge=0.0, le=100.0)
+    """Of this loss beside the video's; 0 turns it off. People are told apart within a micro-batch, so with it
+    ``optim.micro_batch`` and the number of processes shape what is learned."""
+    temperature: float = Field(0.1, ge=0.01, le=10.0)
+    """Of the likeness of slots, a cosine: the lower, the more the most alike people count."""
+
+
 class MemorySettings(Part):
     plan: Literal["auto", "plain", "checkpointed", "offloaded", "fp8", "streamed"] = "auto"
     """What is given up for memory, each plan on top of the one before: ``checkpointed`` computes activations twice,
@@ -237,6 +248,7 @@ class Settings(Part):
     optim: OptimSettings
     noise: NoiseSettings = NoiseSettings()
     drop: DropSettings = DropSettings()
+    contrast: ContrastSettings = ContrastSettings()
     memory: MemorySettings = MemorySettings()
     validation: ValidationSettings = ValidationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -247,7 +259,18 @@ class Settings(Part):
         self.model.slotid_config()
         if self.optim.batch % self.optim.micro_batch:
             _fail(f"optim.batch is {self.optim.batch}, expected a multiple of optim.micro_batch")
+        if self.contrast.weight:
+            self._contrast_fits()
         return self
+
+    def _contrast_fits(self) -> None:
+        if self.optim.micro_batch < 2:
+            _fail("contrast.weight: tells the people of a micro-batch apart; expected optim.micro_batch of at least 2")
+        if self.data.reference_from == "the same clip":
+            _fail("contrast.weight: compares two clips of a person; expected data.reference_from 'another clip'")
+        gate = self.model.slotid_config().gate
+        if gate.start == gate.end == 1.0:
+            _fail("contrast.weight: nothing reads the slots where gate.start and gate.end are 1; expected 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON and YAML."""

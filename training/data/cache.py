@@ -166,6 +166,10 @@ class Cache:
             text_LE=text_LE,
         )
 
+    def reference(self, entry: Entry, variant: int = 0) -> Tensor:
+        """The latents of a clip's own reference alone, ``[C, T, H, W]``; arguments and errors as in :meth:`load`."""
+        return self._read(entry, (f"reference.{variant}",))[0]
+
     def _read(self, entry: Entry, names: tuple[str, ...]) -> list[Tensor]:
         path = self.folder / SHARDS / entry.shard
         tensors = []

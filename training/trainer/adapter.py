@@ -20,8 +20,10 @@ from slotid_core.config import SlotIDConfig
 from slotid_core.injection import Injection
 from slotid_core.lora import LoraWeights
 from slotid_core.model import SlotID
-from slotid_core.types import IdentityEmbedding
+from slotid_core.types import Encoding, IdentityEmbedding
 from training.trainer.batches import Item
+from training.trainer.contrast import contrast
+from training.trainer.draws import generator_of
 from training.wan_injection import add_lora, inject, lora_parameters, read_lora
 
 if TYPE_CHECKING:
@@ -83,6 +85,22 @@ class Adapter(nn.Module):
 
     def losses(self, items: Sequence[Item]) -> Tensor:
         """Mean squared error of the velocity, ``[B]`` float32: flow matching with target ``eps - z`` (paper, 3.4)."""
+        return self._flow(items, self.embed(items))
+
+    def losses_and_contrast(self, items: Sequence[Item], temperature: float) -> tuple[Tensor, Tensor]:
+        """:meth:`losses`, and how badly the slots tell these people apart, ``[B]`` float32, from one encoding."""
+        encoding = self._encode(items)
+        rows = [row for row, item in enumerate(items) if item.second_CTHW is not None]
+        flow_B = self._flow(items, self._dropped(items, encoding.embedding))
+        if not rows:
+            return flow_B, torch.zeros_like(flow_B)
+        generators = [generator_of(items[row].draw.token_seed, "second") for row in rows]
+        with self._autocast():
+            second_RSD, _ = self.slotid.read(self._stack([items[row].second_CTHW for row in rows]), generators)
+        people = [item.entry.person for item in items]
+        return flow_B, contrast(encoding.slots_BSD, second_RSD, rows, people, temperature)
+
+    def _flow(self, items: Sequence[Item], embedding: IdentityEmbedding) -> Tensor:
         clean_BCTHW = self._stack([item.target_CTHW for item in items])
         noise_BCTHW = self._stack([item.draw.noise_CTHW for item in items])
         sigma_B = torch.tensor([item.draw.sigma for item in items], device=self.device)
@@ -91,7 +109,7 @@ class Adapter(nn.Module):
             (1 - mix_B1111) * clean_BCTHW + mix_B1111 * noise_BCTHW,
             sigma_B,
             self.context(items),
-            self.embed(items),
+            embedding,
             self._stack([torch.tensor(item.draw.keep_identity) for item in items]),
         )
         return (velocity_BCTHW.float() - (noise_BCTHW - clean_BCTHW)).square().flatten(1).mean(1)
@@ -107,13 +125,18 @@ class Adapter(nn.Module):
 
     def embed(self, items: Sequence[Item]) -> IdentityEmbedding:
         """The identities of the shown references, with what is dropped of them."""
+        return self._dropped(items, self._encode(items).embedding)
+
+    def _encode(self, items: Sequence[Item]) -> Encoding:
         generators = [torch.Generator().manual_seed(item.draw.token_seed) for item in items]
         with self._autocast():
-            embedding = self.slotid.encode(
+            return self.slotid.encode(
                 self._stack([item.reference_CTHW for item in items]),
                 self._stack([item.portrait_CTHW for item in items]),
                 generators,
-            ).embedding
+            )
+
+    def _dropped(self, items: Sequence[Item], embedding: IdentityEmbedding) -> IdentityEmbedding:
         keep_BP1 = self._stack([item.draw.keep_prefix_P for item in items]).unsqueeze(-1)
         portrait_tokens = self.config.portrait.tokens
         return replace(

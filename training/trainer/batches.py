@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -33,6 +33,8 @@ class Item:
     text_LE: Tensor
     """Without pads."""
     draw: Draw
+    second_CTHW: Tensor | None = None
+    """Reference of another clip of the person than the one shown, where slots are contrasted and there is one."""
 
 
 class BatchOrder:
@@ -84,6 +86,11 @@ class TrainingClips(Dataset):
         self._of_person: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
             self._of_person[entry.person].append(entry)
+        if settings.contrast.weight and all(len(clips) < 2 for clips in self._of_person.values()):
+            raise SlotIDError(
+                f"contrast.weight compares two clips of a person, and all {len(self._of_person)} people of the cache "
+                "have one alone. Set contrast.weight=0, or prepare more clips of each person."
+            )
 
     def references(self, entry: Entry) -> list[Entry]:
         """Whose reference may be shown with this target."""
@@ -101,7 +108,12 @@ class TrainingClips(Dataset):
             self.settings, step, position, entry.id, (channels, *entry.target_shape),
             prefix_tokens=self.prefix_tokens, references=len(references), variants=entry.variants,
         )  # fmt: skip
-        return load_item(self.cache, entry, references[drawn.reference], drawn)
+        reference = references[drawn.reference]
+        item = load_item(self.cache, entry, reference, drawn)
+        if self.settings.contrast.weight and reference is not entry:
+            second = self.cache.reference(entry, drawn.variant % entry.variants)
+            item = replace(item, second_CTHW=second)
+        return item
 
 
 def other_clips(entry: Entry, of_person: Sequence[Entry], settings: Settings) -> list[Entry]:

@@ -179,7 +179,7 @@ def train(
             figures = run.validate(log)
         while state.step < optim.steps:
             started = time.monotonic()
-            told = update(run.adapter, state, batches, optim, processes, run.reached)
+            told = update(run.adapter, state, batches, settings, processes, run.reached)
             told["seconds"] = time.monotonic() - started
             if ideal_seconds is not None:
                 told["mfu"] = ideal_seconds / told["seconds"]

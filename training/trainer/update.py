@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from training.settings import OptimSettings
+from training.settings import Settings
 from training.trainer.adapter import Adapter
 from training.trainer.batches import Item
 from training.trainer.checks import Reached, check_finite, check_gradients
@@ -22,7 +22,7 @@ def update(
     adapter: Adapter,
     state: State,
     batches: Iterator[list[Item]],
-    settings: OptimSettings,
+    settings: Settings,
     processes: Processes,
     reached: Reached,
 ) -> dict[str, float]:
@@ -34,20 +34,25 @@ def update(
     Raises:
         SlotIDError: a loss or gradient that is no number, or a tensor that is never reached. Nothing was applied then.
     """
-    step, lr = state.step, learning_rate(settings, state.step)
+    optim, weight = settings.optim, settings.contrast.weight
+    step, lr = state.step, learning_rate(optim, state.step)
     items: list[Item] = []
-    total = torch.zeros(2, device=adapter.device)
-    for _ in range(settings.batch // (settings.micro_batch * processes.count)):
+    total = torch.zeros(3, device=adapter.device)
+    for _ in range(optim.batch // (optim.micro_batch * processes.count)):
         micro = next(batches)
-        losses_B = adapter.losses(micro)
-        check_finite(losses_B.detach(), micro, step)
-        (losses_B.sum() / settings.batch).backward()
+        if weight:
+            losses_B, contrast_B = adapter.losses_and_contrast(micro, settings.contrast.temperature)
+        else:
+            losses_B, contrast_B = adapter.losses(micro), torch.zeros(len(micro), device=adapter.device)
+        check_finite((losses_B + contrast_B).detach(), micro, step)
+        ((losses_B + weight * contrast_B).sum() / optim.batch).backward()
         total[0] += losses_B.detach().sum()
         total[1] += sum(item.draw.keep_identity for item in micro)
+        total[2] += contrast_B.detach().sum()
         items += micro
     processes.sum_gradients(state.trainable)
-    loss, with_identity = processes.sum(total).tolist()
-    norm = clip(state.trainable, settings.clip_norm)
+    loss, with_identity, contrast = processes.sum(total).tolist()
+    norm = clip(state.trainable, optim.clip_norm)
     check_gradients(norm, items, step)
     reached.look(state.trainable, with_identity=with_identity > 0, lr=lr)
     set_learning_rate(state.optimizer, lr)
@@ -56,7 +61,9 @@ def update(
     state.averaged.update(state.trainable, step)
     state.step += 1
     adapter.set_step(state.step)
-    figures = {"loss": loss / settings.batch, "lr": lr, "gradient_norm": norm}
+    figures = {"loss": loss / optim.batch, "lr": lr, "gradient_norm": norm}
+    if weight:
+        figures["contrast"] = contrast / optim.batch
     if adapter.config.encoder.kind == "stsa":
         figures["temperature"] = adapter.slotid.reader.temperature
     return figures

@@ -6,6 +6,7 @@ Shape letters: C latent channels, T H W latent frames, height, width, L text tok
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class MemoryCache:
     """What ``open_cache`` gives, with tensors from a seed."""
 
     key = "0" * 64
+    apart = 1.0
+    """How strongly people differ."""
 
     def __init__(self, people: int, clips: int, held_out: int, cells: tuple[int, int, int]):
         self.empty_text_LE = torch.zeros(0, 4096)
@@ -69,13 +72,15 @@ class MemoryCache:
             text_LE=_normal(f"{entry.id} text", entry.text_tokens, 4096),
         )
 
+    def reference(self, entry: Entry, variant: int = 0) -> torch.Tensor:
+        return self.load(entry, entry, variant).reference_CTHW
+
     def _like(self, person: str, what: str, shape: tuple[int, int, int]) -> torch.Tensor:
-        return _normal(person, 16, 1, 1, 1) + 0.5 * _normal(what, 16, *shape)
+        return self.apart * _normal(person, 16, 1, 1, 1) + 0.5 * _normal(what, 16, *shape)
 
 
 def _normal(key: str, *shape: int) -> torch.Tensor:
-    seed = int.from_bytes(key.encode()[-7:], "big")
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
 
 
 @pytest.fixture

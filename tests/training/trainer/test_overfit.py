@@ -25,7 +25,7 @@ def test_eight_clips_are_told_apart(seed, make_cache_in_memory, make_settings, m
     before = validate(run.adapter, people).figures()
     batches = running.micro_batches(run.clips, run.order, settings, first_step=0, rank=0, processes=1)
     for _ in range(settings.optim.steps):
-        running.update(run.adapter, run.state, batches, settings.optim, run.processes, run.reached)
+        running.update(run.adapter, run.state, batches, settings, run.processes, run.reached)
     after = validate(run.adapter, people).figures()
     print(seed, {name: round(after[name], 3) for name in ("loss/right", "loss/none", "loss/other", "gap", "gap_low")})
     assert abs(before["gap"]) < 1e-4 and before["loss/right"] == pytest.approx(before["loss/none"], rel=1e-6)

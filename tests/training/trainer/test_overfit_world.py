@@ -45,7 +45,7 @@ def test_eight_rendered_clips_are_told_apart(seed, world):
     before = validate(run.adapter, shown).figures()
     batches = running.micro_batches(run.clips, run.order, settings, first_step=0, rank=0, processes=1)
     for _ in range(UPDATES):
-        running.update(run.adapter, run.state, batches, settings.optim, run.processes, run.reached)
+        running.update(run.adapter, run.state, batches, settings, run.processes, run.reached)
     after = validate(run.adapter, shown).figures()
     print(seed, {name: round(figure, 3) for name, figure in after.items() if name.startswith(("gap", "loss/"))})
     assert before["gap"] == 0 and before["loss/right"] == before["loss/none"]

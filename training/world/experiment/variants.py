@@ -26,7 +26,9 @@ def _slotid(*changes: str) -> tuple[str, ...]:
 
 VARIANTS = {
     "slotid": Variant("Slot-ID", seeds=3),
-    "portrait_only": Variant("portrait only (w = 1)", _slotid("gate.start=1.0", "gate.end=1.0"), seeds=3),
+    "portrait_only": Variant(
+        "portrait only (w = 1)", (*_slotid("gate.start=1.0", "gate.end=1.0"), "contrast.weight=0"), seeds=3
+    ),
     "clip_only": Variant("clip only (w = 0)", _slotid("gate.start=0.0", "gate.end=0.0"), seeds=3),
     "conv_pool": Variant("A: 3DConv-Pool", _slotid("encoder.kind=conv_pool"), seeds=3),
     "orderless": Variant("B: orderless", _slotid("clip_order=shuffled"), seeds=3, own_cache=True),
@@ -34,6 +36,7 @@ VARIANTS = {
     "softmax": Variant("softmax routing", _slotid("reader.routing=softmax")),
     "no_film": Variant("no FiLM", _slotid("film.fraction=0.0")),
     "no_lora": Variant("no LoRA", _slotid("lora.rank=0")),
+    "no_contrast": Variant("no contrast of slots", ("contrast.weight=0",)),
     "rotary": Variant("rotary positions alone", _slotid("encoder.absolute_positions=false")),
     "dustbin": Variant("dustbin", _slotid("reader.dustbin=fixed")),
     "gate_constant": Variant("gate constant at 0.5", _slotid("gate.start=0.5", "gate.end=0.5")),
