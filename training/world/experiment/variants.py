@@ -39,8 +39,10 @@ VARIANTS = {
     "no_contrast": Variant("no contrast of slots", ("contrast.weight=0",)),
     "rotary": Variant("rotary positions alone", _slotid("encoder.absolute_positions=false")),
     "dustbin": Variant("dustbin", _slotid("reader.dustbin=fixed")),
-    "gate_constant": Variant("gate constant at 0.5", _slotid("gate.start=0.5", "gate.end=0.5")),
-    "gate_linear": Variant("gate linear in sigma", _slotid("gate.shift=1.0")),
+    "gate_falling": Variant("gate from 0.9 to 0.1", _slotid("gate.start=0.9", "gate.end=0.1")),
+    "gate_linear": Variant(
+        "gate from 0.9 to 0.1, linear in sigma", _slotid("gate.start=0.9", "gate.end=0.1", "gate.shift=1.0")
+    ),
     "slots_1": Variant("1 slot", _slotid("reader.slots=1")),
     "slots_2": Variant("2 slots", _slotid("reader.slots=2")),
     "slots_12": Variant("12 slots", _slotid("reader.slots=12")),
