@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,6 +63,15 @@ class IdentityEmbedding:
         """The one identity (B = 1) repeated for ``batch`` rows, without a copy."""
         assert self.batch == 1, f"can't expand {self.batch} identities"
         return self._map(lambda x: x.expand(batch, *x.shape[1:]))
+
+    def without_clip(self) -> IdentityEmbedding:
+        """The portrait's part alone, as strong as before: what the clip says is zero, as in training where tokens are
+        dropped. A gate of 1 would raise the portrait beyond what the weights were trained with."""
+        return replace(
+            self,
+            clip_tokens_BSE=torch.zeros_like(self.clip_tokens_BSE),
+            clip_global_BG=torch.zeros_like(self.clip_global_BG),
+        )
 
     def where(self, rows_B: Tensor, other: IdentityEmbedding) -> IdentityEmbedding:
         """This one identity (B = 1) in the rows that ``rows_B`` (bool) names, ``other`` (B = 1) in the rest."""

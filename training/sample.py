@@ -133,7 +133,6 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     """
     started = time.monotonic()
     print("Loading PyTorch and diffusers ...", flush=True)
-    from slotid_core.gate import GateEnds
     from slotid_core.identify import identify
     from slotid_core.identity_file import save_identity
     from slotid_core.injection import Injection
@@ -204,7 +203,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     made = f"{config.frames} frames, {config.width} x {config.height}"
     videos = {f"Generated: {made}": sample("Sampling", injection)}
     if args.compare:
-        alone = replace(injection, gate=GateEnds(start=1.0, end=1.0).over(models.weights.model.config.gate))
+        alone = replace(injection, embedding=identity.embedding.without_clip())
         label = "The same weights, noise and prompt with the portrait alone, without the clip"
         videos[label] = sample("Sampling from the portrait alone", alone)
         label = "The same noise and prompt without the identity"

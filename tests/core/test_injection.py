@@ -126,6 +126,16 @@ def test_a_constant_gate_is_portrait_only_or_clip_only(model, make_embedding, le
     assert_conditioning(got, *expected_rows(model, embedding, [1.0] * 4, [1.0] * 4, [level] * 4))
 
 
+def test_without_its_clip_an_identity_keeps_the_portrait_as_strong_as_before(model, make_embedding):
+    embedding = make_embedding()
+    both = condition([(Injection(model, embedding), EVERY_ROW)], SIGMAS)
+    alone = condition([(Injection(model, embedding.without_clip()), EVERY_ROW)], SIGMAS)
+    anchors = embedding.portrait_tokens_BKE.shape[1]
+    assert torch.equal(alone.prefix_BPE[:, :anchors], both.prefix_BPE[:, :anchors])
+    assert not alone.prefix_BPE[:, anchors:].any() and both.prefix_BPE[:, anchors:].any()
+    assert float(both.prefix_BPE[:, :anchors].abs().max()) > 0
+
+
 def test_the_gate_of_the_weights_is_the_default_and_a_given_one_wins(make_model, make_embedding):
     model = make_model(gate={"start": 0.6, "end": 0.3, "shift": 3.0}).requires_grad_(False)
     embedding = make_embedding()
