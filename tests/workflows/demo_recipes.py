@@ -73,7 +73,8 @@ def demo(flow: Flow) -> None:
         [
             "Change the prompt: the person stays. " + _WORDS,
             "Bypass *Apply Slot-ID to Wan*: the same prompt without the person.",
-            "Set *gate* of *Apply Slot-ID to Wan* to `portrait only`: what the clip adds is gone.",
+            "Set *gate* of *Apply Slot-ID to Wan* to `portrait only` and *strength* to 0.5, the portrait's share in "
+            "these weights: what the clip adds is gone, the colour of the hair behind the ears first of all.",
             "*Routing Preview* shows what each identity slot reads of the clip, *Gate Preview* how portrait and clip "
             "share the steps of the sampler.",
             "*Slot-ID Demo Prompt* is for the small Wan alone, and so is the portrait from a file: for a clip of your "

@@ -15,7 +15,7 @@ from training.media import atomic, write_mp4
 from training.world.pictures import FRAMES, SIZE, WorldClip
 from training.world.population import world_clip, world_portrait
 
-PERSON = 8
+PERSON = 0
 
 
 def draw_person(folder: Path) -> None:

@@ -45,16 +45,17 @@ def bytes_of(folder):
     return {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
 
 
-def test_a_run_that_is_stopped_goes_on_bit_for_bit(train, tmp_path, monkeypatch):
-    whole = train(f"run.folder={tmp_path / 'whole'}")
+@pytest.mark.parametrize("more", [(), ("contrast.weight=0.1",)], ids=["plain", "contrast"])
+def test_a_run_that_is_stopped_goes_on_bit_for_bit(train, tmp_path, monkeypatch, more):
+    whole = train(f"run.folder={tmp_path / 'whole'}", *more)
     assert whole.finished and whole.step == 6
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
-        stopped = train()
+        stopped = train(*more)
     assert not stopped.finished and stopped.step == 3 and stopped.written == ()
     assert [p.name for p in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_000002", "step_000003"]
     torch.manual_seed(12345)  # nothing depends on torch's global random state
-    assert train().finished
+    assert train(*more).finished
     assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
     told = [
         [{k: v for k, v in line.items() if k != "seconds"} for kind in ("train", "validation")

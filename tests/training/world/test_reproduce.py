@@ -127,6 +127,30 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
     assert dye[2].startswith(("0.000", "-0.000")) and dye[3].startswith("1.000 [")
     (nod,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `nod_tempo` |") and "[" in row)
     assert nod[3].startswith("0.000 [0.000, 0.000]")
+    assert "**Seed 0: the clip adds `dye_hue` (R² 1.00, the portrait alone " in page and "`nod_tempo` (" not in page
+
+
+def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
+    true = np.random.RandomState(0).uniform(size=(40, len(TRAITS)))
+    mean = np.broadcast_to(true.mean(0), true.shape)
+    read = {"traits": mean.tolist(), "face": [0.5] * 40, "follows": [dict.fromkeys(SLOTS, True)] * 40}
+    read["jitter"] = [0.1] * 40
+    facts = {"people": 40, "identity_seed": 0}
+    bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
+    (tmp_path / "bounds.json").write_text(json.dumps(bounds))
+    for name in ("portrait_only", "slotid"):
+        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "videos": read}
+        if name == "slotid":
+            # The portrait's person is the next one.
+            crossed = mean.copy()
+            crossed[:, TRAITS.index("skin_depth")] = np.roll(true, -1, 0)[:, TRAITS.index("skin_depth")]
+            run["crossed"] = {**read, "traits": crossed.tolist()}
+        (tmp_path / f"{name}-0.json").write_text(json.dumps(run))
+    write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert page.index("**Seed 0: the clip adds nothing to the portrait**") < page.index("| face |")
+    (skin,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `skin_depth` |") and "[" in row)
+    assert not skin[1].startswith("1.000") and skin[2].startswith("1.000 [1.000")
 
 
 def test_an_empty_folder_of_results_is_a_page_without_figures(tmp_path):

@@ -61,6 +61,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     return [
         f"## {people} held-out people, world {world}",
         "",
+        *_headline(found, true_NI),
         f"Likeness of a real clip of *another* person: {_interval(floor)} (the floor of *face*).",
         "",
         "| " + " | ".join(head) + " |",
@@ -68,9 +69,29 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
         *rows,
         *_paired(found, true_NI),
         *_what_the_clip_adds(found, true_NI),
+        *_whose_traits(found, true_NI),
         *_routing(found),
         *_by_trait(bounds, found, true_NI),
     ]
+
+
+def _headline(found: dict, true_NI: np.ndarray) -> list[str]:
+    """Whether the clip adds anything to the portrait: what this is all about, so it stands first."""
+    lines = []
+    for (name, seed), ours in found.items():
+        alone = found.get(("portrait_only", seed))
+        if name != "slotid" or alone is None:
+            continue
+        ours_NI, alone_NI = (np.array(result["videos"]["traits"]) for result in (ours, alone))
+        added = []
+        for trait in (*PARTS["side"], *PARTS["dynamics"]):
+            value, low, _ = _bounds(*_r2_draws(ours_NI, true_NI, (trait,)))
+            ahead, least, _ = _bounds(*_ahead_draws(ours_NI, alone_NI, true_NI, (trait,)))
+            if low > 0 and least > 0:
+                added.append(f"`{trait}` (R² {value:.2f}, the portrait alone {value - ahead:.2f})")
+        said = f"the clip adds {', '.join(added)}" if added else "the clip adds nothing to the portrait"
+        lines += [f"**Seed {seed}: {said}**; of side and dynamics, where both intervals are above 0.", ""]
+    return lines
 
 
 def _row(label: str, steps: str, videos: dict[str, Any], true_NI: np.ndarray) -> str:
@@ -97,26 +118,41 @@ def r2(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> floa
     return float((1 - lost / true_NI[:, columns].var(0)).mean())
 
 
-def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+def _r2_draws(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> tuple[float, list[float]]:
     draws = [r2(read_NI[rows], true_NI[rows], names) for rows in _resamples(len(true_NI))]
-    return _said(r2(read_NI, true_NI, names), draws)
+    return r2(read_NI, true_NI, names), draws
 
 
-def _r2_ahead(ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+def _ahead_draws(
+    ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]
+) -> tuple[float, list[float]]:
     """What the first videos say more of these traits than the second, on the same people."""
 
     def ahead(rows: np.ndarray | slice) -> float:
         return r2(ours_NI[rows], true_NI[rows], names) - r2(theirs_NI[rows], true_NI[rows], names)
 
-    return _said(ahead(slice(None)), [ahead(rows) for rows in _resamples(len(true_NI))])
+    return ahead(slice(None)), [ahead(rows) for rows in _resamples(len(true_NI))]
+
+
+def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+    return _said(*_r2_draws(read_NI, true_NI, names))
+
+
+def _r2_ahead(ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
+    return _said(*_ahead_draws(ours_NI, theirs_NI, true_NI, names))
 
 
 def _interval(values_N: np.ndarray) -> str:
     return _said(float(values_N.mean()), [float(values_N[rows].mean()) for rows in _resamples(len(values_N))])
 
 
-def _said(value: float, draws: list[float]) -> str:
+def _bounds(value: float, draws: list[float]) -> tuple[float, float, float]:
     low, high = np.quantile(draws, [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def _said(value: float, draws: list[float]) -> str:
+    value, low, high = _bounds(value, draws)
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -168,6 +204,24 @@ def _what_the_clip_adds(found: dict, true_NI: np.ndarray) -> list[str]:
     for seed in seeds:
         head += [f"Slot-ID, seed {seed}", "portrait only", "ahead by"]
     return ["", "What the clip adds:", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *rows]
+
+
+def _whose_traits(found: dict, true_NI: np.ndarray) -> list[str]:
+    """With one person's clip and another's portrait: whose traits the video shows, where it shows anybody's."""
+    blocks = []
+    for (_, seed), result in found.items():
+        if "crossed" not in result:
+            continue
+        read_NI = np.array(result["crossed"]["traits"])
+        rows = []
+        for trait in TRAITS:
+            of_clip, of_portrait = (_r2_draws(read_NI, true, (trait,)) for true in (true_NI, np.roll(true_NI, -1, 0)))
+            if max(_bounds(*of_clip)[1], _bounds(*of_portrait)[1]) > 0:
+                rows.append(f"| `{trait}` | {_said(*of_clip)} | {_said(*of_portrait)} |")
+        head = f"| crossed, seed {seed}: R² by trait | the clip's person | the portrait's person |"
+        said = "One person's clip with another's portrait; traits that show somebody's."
+        blocks += ["", said, "", head, "| --- | --- | --- |", *rows]
+    return blocks
 
 
 def _routing(found: dict) -> list[str]:

@@ -40,6 +40,9 @@ from training.world.scenario import SLOTS, labels
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
 _EMBEDDING, _MARGIN, _SCALE = 64, 0.2, 16.0
+_FACE_UPDATES, _FACE_BATCH, _FACE_DECAY = 2000, 64, 1.0
+"""Of the face, which learns when the frames have. With a weight decay of 0.05, without dropout and shaping the frames
+it knew its 597 people by heart and told new ones with an AUC of 0.68; so, with one of 0.93."""
 _CURVES = 96
 """Performances in an update that nobody drew."""
 
@@ -88,9 +91,7 @@ class Probe(nn.Module):
 
     def forward(self, clips_BFHW3: Tensor) -> Measured:
         """Clips in [0, 1], of 17 frames of 80x80."""
-        batch, frames = clips_BFHW3.shape[:2]
-        pictures = (2 * clips_BFHW3 - 1).flatten(0, 1).permute(0, 3, 1, 2)
-        seen_BFD = self.squeeze(self.frames(pictures)).unflatten(0, (batch, frames))
+        seen_BFD = self.see(clips_BFHW3)
         joined_BFD = self.time(seen_BFD + self.place)
         both_BD = torch.cat([seen_BFD.mean(1), joined_BFD.mean(1)], -1)
         state_BFS = self.state(seen_BFD).float()
@@ -99,9 +100,24 @@ class Probe(nn.Module):
         return Measured(
             torch.cat([self.looks(both_BD).float(), dynamics_BI.float()], -1),
             {slot: layer(both_BD).float() for slot, layer in self.slots.items()},
-            functional.normalize(self.face(seen_BFD).float().mean(1), dim=-1),
+            self.face_of(seen_BFD),
             state_BFS,
         )
+
+    def face_of(self, seen_BFD: Tensor) -> Tensor:
+        """``[B, E]`` of length 1 from frames of width D. Half of all features are dropped in training: with two clips
+        of each person, a head soon knows them by heart and nobody else."""
+
+        def half_dropped(x: Tensor) -> Tensor:
+            return functional.dropout(x, 0.5, self.training)
+
+        embedding_BFE = self.face[2](half_dropped(self.face[:2](half_dropped(seen_BFD)))).float()
+        return functional.normalize(embedding_BFE.mean(1), dim=-1)
+
+    def see(self, clips_BFHW3: Tensor) -> Tensor:
+        """What each frame shows by itself, ``[B, F, D]``, of clips in [0, 1]."""
+        pictures = (2 * clips_BFHW3 - 1).flatten(0, 1).permute(0, 3, 1, 2)
+        return self.squeeze(self.frames(pictures)).unflatten(0, clips_BFHW3.shape[:2])
 
 
 class _Residual(nn.Module):
@@ -169,7 +185,6 @@ def train(
     traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
     said = [labels(clip.scenario) for clip in known]
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
-    people = {person: p for p, person in enumerate(sorted({known[i].person for i in used}))}
     random = np.random.RandomState(seed)
     torch.manual_seed(seed)
     device = best_device()
@@ -180,25 +195,21 @@ def train(
             {**own, **{name: value for name, value in load_file(start).items() if value.shape == own[name].shape}}
         )
     probe.to(device).train()
-    # A person in a mirror is somebody else.
-    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING, device=device))
-    optimizer = torch.optim.AdamW([*probe.parameters(), centres_PE], lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     started, step = time.monotonic(), 0
     log = out.with_suffix(".log").open("a")
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
         rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows, wanted_BI, classes, who, states = [], [], {slot: [] for slot in SLOTS}, [], []
+        rows, wanted_BI, classes, states = [], [], {slot: [] for slot in SLOTS}, []
         for i in random.choice(used, size=batch):
             clip, traits_I, words, state_FS = clips[i], traits_NI[i], said[i], states_NFS[i]
-            mirrored = random.uniform() < 0.5
-            if mirrored:
+            if random.uniform() < 0.5:
                 clip, traits_I, words, state_FS = _mirrored(clip, traits_I, words, state_FS)
             rows.append(_augmented(clip, random))
             wanted_BI.append(traits_I)
             states.append(state_FS)
-            who.append(people[known[i].person] + mirrored * len(people))
             for slot, value in words.items():
                 classes[slot].append(value)
         curves_BFS, dynamics_BI = (tensor.to(device) for tensor in undrawn(_CURVES, random))
@@ -212,11 +223,7 @@ def train(
             functional.cross_entropy(measured.slots[slot], torch.tensor(values, device=device))
             for slot, values in classes.items()
         )
-        cosines_BP = measured.face_BE @ functional.normalize(centres_PE, dim=-1).T
-        own = torch.tensor(who, device=device)
-        cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own, cosines_BP.shape[1])
-        loss_face = functional.cross_entropy(_SCALE * cosines_BP, own)
-        loss = 12 * loss_traits + 2 * loss_state + 6 * loss_curves + 0.1 * loss_slots + 0.2 * loss_face
+        loss = 12 * loss_traits + 2 * loss_state + 6 * loss_curves + 0.1 * loss_slots
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
@@ -227,16 +234,59 @@ def train(
         if step % 100 == 0:
             told = {"step": step, "share": round(share, 3), "traits": round(loss_traits.item(), 4)}
             told |= {"state": round(loss_state.item(), 4), "curves": round(loss_curves.item(), 4)}
-            told |= {"slots": round(loss_slots.item(), 3), "face": round(loss_face.item(), 3)}
+            told |= {"slots": round(loss_slots.item(), 3)}
             if step % 500 == 0:
                 told |= evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
                 save_file(dict(probe.state_dict()), out)
             log.write(json.dumps(told) + "\n")
             log.flush()
+    learn_faces(probe, clips[used], [known[i].person for i in used], seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
-    facts = {"steps": step, "batch": batch, "minutes": minutes, "people": len(people), "seed": seed, **told}
+    facts = {
+        "steps": step,
+        "batch": batch,
+        "minutes": minutes,
+        "people": len({known[i].person for i in used}),
+        "seed": seed,
+        **told,
+    }
     save_file(dict(probe.state_dict()), out, metadata={"facts": json.dumps(facts)})
     log.write(json.dumps(facts) + "\n")
+
+
+def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, seed: int, updates: int = _FACE_UPDATES) -> None:
+    """ArcFace on what the frames already show, which it leaves as it is.
+
+    Args:
+        who: person of each clip, uint8 after the VAE. In a mirror a person is somebody else.
+    """
+    random, device = np.random.RandomState(seed), next(probe.parameters()).device
+    views = [_seen(probe, [_augmented(clip.flip(2) if mirrored else clip, random) for clip in clips_NFHW3])
+             for mirrored in (False, False, True)]  # fmt: skip
+    people = {person: p for p, person in enumerate(sorted(set(who)))}
+    labels_VN = torch.tensor([[people[w] + mirrored * len(people) for w in who] for mirrored in (0, 0, 1)])
+    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING, device=device))
+    optimizer = torch.optim.AdamW([*probe.face.parameters(), centres_PE], lr=1e-3, weight_decay=_FACE_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, eta_min=2e-5)
+    probe.train()
+    for _ in tqdm(range(updates), desc="faces", unit="update"):
+        view_B, clip_B = random.randint(len(views), size=_FACE_BATCH), random.randint(len(who), size=_FACE_BATCH)
+        seen_BFD = torch.stack([views[v][n] for v, n in zip(view_B, clip_B, strict=True)]).to(device)
+        own_B = labels_VN[view_B, clip_B].to(device)
+        cosines_BP = probe.face_of(seen_BFD) @ functional.normalize(centres_PE, dim=-1).T
+        cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own_B, cosines_BP.shape[1])
+        functional.cross_entropy(_SCALE * cosines_BP, own_B).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+
+
+@torch.no_grad()
+def _seen(probe: Probe, clips: list[Tensor], batch: int = 20) -> Tensor:
+    device = next(probe.parameters()).device
+    with half(device):
+        parts = [probe.see(torch.stack(clips[i : i + batch]).to(device)) for i in range(0, len(clips), batch)]
+    return torch.cat(parts).float().cpu()
 
 
 def load_probe(path: Path) -> Probe:
