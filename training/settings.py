@@ -259,18 +259,15 @@ class Settings(Part):
         self.model.slotid_config()
         if self.optim.batch % self.optim.micro_batch:
             _fail(f"optim.batch is {self.optim.batch}, expected a multiple of optim.micro_batch")
-        if self.contrast.weight:
-            self._contrast_fits()
-        return self
-
-    def _contrast_fits(self) -> None:
+        if not self.contrast.weight:
+            return self
         if self.optim.micro_batch < 2:
             _fail("contrast.weight: tells the people of a micro-batch apart; expected optim.micro_batch of at least 2")
         if self.data.reference_from == "the same clip":
             _fail("contrast.weight: compares two clips of a person; expected data.reference_from 'another clip'")
-        gate = self.model.slotid_config().gate
-        if gate.start == gate.end == 1.0:
+        if (gate := self.model.slotid_config().gate).start == gate.end == 1.0:
             _fail("contrast.weight: nothing reads the slots where gate.start and gate.end are 1; expected 0")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON and YAML."""

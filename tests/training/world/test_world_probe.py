@@ -5,7 +5,8 @@ People are coloured bands here; what the shipped probe says of people whom it ne
 
 import torch
 
-from training.world.models.probe import Probe, learn_faces, measure
+from training.world.models.faces import learn_faces
+from training.world.models.probe import Probe, measure
 
 
 def clips_of(people: int, seed: int) -> torch.Tensor:

@@ -33,16 +33,13 @@ from tqdm import tqdm
 from training.wan_diffusers import decode_latents, encode_frames, load_vae
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
 from training.world.models.device import best_device, half
+from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
 from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn
 from training.world.pictures import FRAMES, clip_of_name, read_pictures
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
-_EMBEDDING, _MARGIN, _SCALE = 64, 0.2, 16.0
-_FACE_BATCH, _FACE_DECAY, _FACE_SHARE = 64, 1.0, 0.125
-"""Of the face, which learns when the frames have, for this share of their time. With a weight decay of 0.05, without
-dropout and shaping the frames it knew its 597 people by heart and told new ones with an AUC of 0.68; so, with 0.93."""
 _CURVES = 96
 """Performances in an update that nobody drew."""
 
@@ -80,7 +77,7 @@ class Probe(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(FRAMES, width))
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
         self.time = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.face = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, _EMBEDDING))
+        self.face = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, EMBEDDING))
         self.looks = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, len(FRONT + SIDE)))
         self.state = nn.Linear(width, len(STATE))
         self.dynamics = nn.Sequential(
@@ -164,15 +161,6 @@ def _mirrored(
     return clip.flip(2), traits_I, said, mirrored_states(state_FS)
 
 
-def _augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
-    """Moved by up to 3 pixels and a little brighter or darker, float in [0, 1]."""
-    dy, dx = random.randint(-3, 4, size=2)
-    padded = functional.pad(clip.permute(0, 3, 1, 2).float() / 255, (3, 3, 3, 3), mode="replicate")
-    height, width = clip.shape[1:3]
-    moved = padded[:, :, 3 + dy : 3 + dy + height, 3 + dx : 3 + dx + width]
-    return (moved.permute(0, 2, 3, 1) * (1 + 0.1 * (2 * random.uniform() - 1))).clamp(0, 1)
-
-
 def train(
     pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int,
     start: Path | None,
@@ -207,7 +195,7 @@ def train(
             clip, traits_I, words, state_FS = clips[i], traits_NI[i], said[i], states_NFS[i]
             if random.uniform() < 0.5:
                 clip, traits_I, words, state_FS = _mirrored(clip, traits_I, words, state_FS)
-            rows.append(_augmented(clip, random))
+            rows.append(augmented(clip, random))
             wanted_BI.append(traits_I)
             states.append(state_FS)
             for slot, value in words.items():
@@ -240,7 +228,7 @@ def train(
                 save_file(dict(probe.state_dict()), out)
             log.write(json.dumps(told) + "\n")
             log.flush()
-    learn_faces(probe, clips[used], [known[i].person for i in used], minutes=_FACE_SHARE * minutes, seed=seed)
+    learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
     facts = {
         "steps": step,
@@ -252,42 +240,6 @@ def train(
     }
     save_file(dict(probe.state_dict()), out, metadata={"facts": json.dumps(facts)})
     log.write(json.dumps(facts) + "\n")
-
-
-def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: float, seed: int) -> None:
-    """ArcFace on what the frames already show, which it leaves as it is.
-
-    Args:
-        who: person of each clip, uint8 after the VAE. In a mirror a person is somebody else.
-    """
-    random, device = np.random.RandomState(seed), next(probe.parameters()).device
-    views = [_seen(probe, [_augmented(clip.flip(2) if mirrored else clip, random) for clip in clips_NFHW3])
-             for mirrored in (False, False, True)]  # fmt: skip
-    people = {person: p for p, person in enumerate(sorted(set(who)))}
-    labels_VN = torch.tensor([[people[w] + mirrored * len(people) for w in who] for mirrored in (0, 0, 1)])
-    centres_PE = nn.Parameter(torch.randn(2 * len(people), _EMBEDDING, device=device))
-    optimizer = torch.optim.AdamW([*probe.face.parameters(), centres_PE], lr=1e-3, weight_decay=_FACE_DECAY)
-    probe.train()
-    started = time.monotonic()
-    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
-        view_B, clip_B = random.randint(len(views), size=_FACE_BATCH), random.randint(len(who), size=_FACE_BATCH)
-        seen_BFD = torch.stack([views[v][n] for v, n in zip(view_B, clip_B, strict=True)]).to(device)
-        own_B = labels_VN[view_B, clip_B].to(device)
-        cosines_BP = probe.face_of(seen_BFD) @ functional.normalize(centres_PE, dim=-1).T
-        cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own_B, cosines_BP.shape[1])
-        functional.cross_entropy(_SCALE * cosines_BP, own_B).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-@torch.no_grad()
-def _seen(probe: Probe, clips: list[Tensor], batch: int = 20) -> Tensor:
-    device = next(probe.parameters()).device
-    with half(device):
-        parts = [probe.see(torch.stack(clips[i : i + batch]).to(device)) for i in range(0, len(clips), batch)]
-    return torch.cat(parts).float().cpu()
 
 
 def load_probe(path: Path) -> Probe:
