@@ -69,7 +69,7 @@ def identify(
         _check_reference(reference, clip_FHWC)
     ordered_FHWC = clip_FHWC
     if model.config.clip_order == "shuffled":
-        ordered_FHWC = shuffle_frames(clip_FHWC, seed=0)
+        ordered_FHWC = shuffle_frames(clip_FHWC)
     portrait_FHWC = portrait_HWC.unsqueeze(0)
     device = next(model.parameters()).device
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import SlotIDError
+from .safe_file import pixel_hash
 
 # Per-channel mean and standard deviation of Wan 2.1's raw latents, as published with the VAE
 # (``latents_mean`` and ``latents_std`` in diffusers' AutoencoderKLWan config, ``Wan21`` in ComfyUI).
@@ -56,11 +57,24 @@ def temporal_difference(latents_BCTHW: Tensor) -> Tensor:
     return torch.cat([first, latents_BCTHW.diff(dim=2)], dim=2)
 
 
-def shuffle_frames(frames_FHWC: Tensor, seed: int) -> Tensor:
-    """The clip's frames in a random order that depends on ``seed`` alone (ablation B of the paper).
+def shuffled_order(clip_FHWC: Tensor) -> Tensor:
+    """Indices ``[F]`` of the clip's frames in an order of its own (ablation B of the paper).
+
+    It depends on the pixels alone, so that a clip always gives the same identity, and differs from clip to clip. One
+    order for all clips would be no ablation: an encoder that knows places learns it like any other.
+
+    Args:
+        clip_FHWC: in [0, 1].
+    """
+    # 60 bits of the hash are a seed that torch takes.
+    generator = torch.Generator().manual_seed(int(pixel_hash(clip_FHWC)[:15], 16))
+    return torch.randperm(clip_FHWC.shape[0], generator=generator).to(clip_FHWC.device)
+
+
+def shuffle_frames(clip_FHWC: Tensor) -> Tensor:
+    """The clip in its :func:`shuffled_order`.
 
     It works on pixels ``[F, H, W, C]``, before the VAE: shuffled latents would still hold the order inside
     each group of four frames.
     """
-    order = torch.randperm(frames_FHWC.shape[0], generator=torch.Generator().manual_seed(seed))
-    return frames_FHWC[order.to(frames_FHWC.device)]
+    return clip_FHWC[shuffled_order(clip_FHWC)]

@@ -21,7 +21,7 @@ from .checkpoint import SlotIDWeights
 from .errors import SlotIDError
 from .figure import new_figure, to_pixels
 from .identify import Identified
-from .latents import shuffle_frames
+from .latents import shuffled_order
 from .types import Routing
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def clip_routing(
         return None
     face_FHW1 = None if reference is None else _face_masks(reference, side=clip_FHWC.shape[1] // 4)
     if weights.model.config.clip_order == "shuffled":
-        clip_FHWC = shuffle_frames(clip_FHWC, seed=0)
-        face_FHW1 = None if face_FHW1 is None else shuffle_frames(face_FHW1, seed=0)
+        order_F = shuffled_order(clip_FHWC)
+        clip_FHWC, face_FHW1 = clip_FHWC[order_F], None if face_FHW1 is None else face_FHW1[order_F.cpu()]
     return ClipRouting(
         routing=Routing(identified.routing.weights_BSTHW.float().cpu()),
         frames_FHWC=clip_FHWC,

@@ -313,9 +313,9 @@ def _mask(
 
 
 def _ordered(bench: Bench, frames_FHWC: Tensor) -> Tensor:
-    # As slotid_core.identify does it: ablation B shuffles pixels, and always by the same seed.
+    # As slotid_core.identify does it: ablation B shuffles pixels.
     shuffled = bench.settings.model.slotid_config().clip_order == "shuffled"
-    return shuffle_frames(frames_FHWC, seed=0) if shuffled else frames_FHWC
+    return shuffle_frames(frames_FHWC) if shuffled else frames_FHWC
 
 
 def _jpeg(picture_HWC: Tensor) -> Tensor:

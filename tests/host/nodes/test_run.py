@@ -190,7 +190,7 @@ def test_the_shuffled_ablation_shuffles_pixels(run, core, slotid_model, encoded,
     shuffled = core.checkpoint.bundle(model, slotid_model.lora, {})
     got = run("SlotIDEncode", slotid_model=shuffled, vae=vae, clip=read.clip, portrait=portrait.portrait).identity
 
-    order = core.latents.shuffle_frames(torch.arange(FRAMES), seed=0)
+    order = core.latents.shuffled_order(read.clip)
     by_hand = run(
         "SlotIDEncode", slotid_model=slotid_model, vae=vae, clip=read.clip[order], portrait=portrait.portrait
     ).identity

@@ -104,7 +104,7 @@ def test_ablation_b_shuffles_pixels_before_the_vae(drawn_dataset, prepare, vae):
     start = clip.facts["reference_seconds"][0]
     frames = read_clip(drawn_dataset / "person0" / "clip.mp4", start=start, frames=5).frames_FHWC
     analysis = analyse(frames, BoxFaces(Box(*BOX), frames=1), fps=16.0)
-    shuffled = shuffle_frames(crop_along(frames, analysis.path, 64), seed=0)
+    shuffled = shuffle_frames(crop_along(frames, analysis.path, 64))
     torch.testing.assert_close(clip.tensors["reference.0"], encode_frames(vae, shuffled)[0])
 
 

@@ -26,15 +26,20 @@ from slotid_core.injection import Injection
 from slotid_core.latents import shuffle_frames
 from slotid_core.types import IdentityEmbedding, Routing
 from training.generate import GenerateConfig, Velocity, generate
-from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel, decode_latents, encode_frames
+from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel
 from training.wan_injection import inject
+from training.world.models.clips import decode_clips, encode_clips
 from training.world.models.device import half
 from training.world.models.probe import Measured, Probe, measure, traits_of
 from training.world.pictures import FRAMES, SIZE, WorldClip, picture_path, read_pictures
 from training.world.scenario import SLOTS, labels
 
 STEPS, SHIFT, GUIDANCE = 20, 3.0, 3.0
-_TOGETHER = 20
+
+
+def _together(device: torch.device) -> int:
+    """Videos that are made at once; each is what it would be by itself."""
+    return 20 if device.type == "cpu" else 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +69,18 @@ class People:
 def load_people(folder: Path, vae: AutoencoderKLWan, *, count: int, world: int) -> People:
     """Read what was drawn of the first ``count`` held-out people of a world."""
     clips = [tuple(WorldClip(split="held_out", index=i, clip=c, world=world) for c in (0, 1)) for i in range(count)]
-    drawn, latents, portraits, wanted, seen = [], [], [], [], []
-    for reference, other in tqdm(clips, desc="people", unit="person"):
-        pictures = read_pictures(picture_path(folder, reference))
-        target = read_pictures(picture_path(folder, other))["clip"]
-        drawn.append(pictures["clip"])
-        latents.append(_encode(vae, pictures["clip"]))
-        portraits.append(_encode(vae, pictures["portrait"][None]))
-        seen.append(_decode(vae, latents[-1]))
-        wanted.append(_decode(vae, _encode(vae, target)))
+    drawn = [read_pictures(picture_path(folder, reference)) for reference, _ in clips]
+    reference_NFHW3, portraits_NHW3 = (torch.stack([d[name] for d in drawn]) for name in ("clip", "portrait"))
+    others_NFHW3 = torch.stack([read_pictures(picture_path(folder, other))["clip"] for _, other in clips])
+    reference_NCThw = encode_clips(vae, reference_NFHW3)
     return People(
         clips=clips,
-        reference_NFHW3=torch.stack(drawn),
-        reference_NCThw=torch.stack(latents),
-        portrait_NCThw=torch.stack(portraits),
-        wanted_NFHW3=torch.stack(wanted),
-        seen_NFHW3=torch.stack(seen),
+        reference_NFHW3=reference_NFHW3,
+        reference_NCThw=reference_NCThw,
+        portrait_NCThw=encode_clips(vae, portraits_NHW3[:, None]),
+        wanted_NFHW3=decode_clips(vae, encode_clips(vae, others_NFHW3)),
+        seen_NFHW3=decode_clips(vae, reference_NCThw),
     )
-
-
-def _encode(vae: AutoencoderKLWan, frames_FHW3: Tensor) -> Tensor:
-    with half(vae.device):
-        return encode_frames(vae, frames_FHW3.float() / 255)[0].cpu()
-
-
-def _decode(vae: AutoencoderKLWan, latents_CThw: Tensor) -> Tensor:
-    with half(vae.device):
-        return (decode_latents(vae, latents_CThw[None].float()) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
@@ -104,11 +94,15 @@ def embed(
     """
     clips_NCThw = people.reference_NCThw
     if weights.model.config.clip_order == "shuffled":
-        shuffled = [shuffle_frames(frames, seed=0) for frames in people.reference_NFHW3]
-        clips_NCThw = torch.stack([_encode(vae, frames) for frames in shuffled])
+        shuffled = [_shuffled(frames_FHW3) for frames_FHW3 in people.reference_NFHW3]
+        clips_NCThw = encode_clips(vae, torch.stack(shuffled))
     portraits_NCThw = people.portrait_NCThw[[portraits_of(n) for n in range(len(clips_NCThw))]]
     encoding = weights.model.encode(clips_NCThw, portraits_NCThw)
     return encoding.embedding, encoding.routing
+
+
+def _shuffled(frames_FHW3: Tensor) -> Tensor:
+    return (shuffle_frames(frames_FHW3.float() / 255) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
@@ -118,9 +112,9 @@ def make_videos(
 ) -> Tensor:  # fmt: skip
     """Everybody doing what their other clip's caption says, uint8 ``[N, F, H, W, 3]``; without weights: nobody in
     particular. Person n has noise n, whatever the weights."""
-    videos = []
-    for start in tqdm(range(0, len(people.clips), _TOGETHER), desc="videos", unit=f"{_TOGETHER} videos"):
-        rows = range(start, min(start + _TOGETHER, len(people.clips)))
+    videos, together = [], _together(transformer.device)
+    for start in tqdm(range(0, len(people.clips), together), desc="videos", unit=f"{together} videos"):
+        rows = range(start, min(start + together, len(people.clips)))
         context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows]).to(transformer.device)
         config = GenerateConfig(
             width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=guidance, seed=start
@@ -138,14 +132,15 @@ def make_videos(
                 positive_BLE=context_BLE,
                 negative_BLE=torch.zeros_like(context_BLE),
             )
-        videos += [_decode(vae, latents_CThw) for latents_CThw in latents_BCThw]
-    return torch.stack(videos)
+        videos.append(decode_clips(vae, latents_BCThw))
+    return torch.cat(videos)
 
 
 def _plain_velocity(
     transformer: WanTransformer3DModel, latents_BCThw: Tensor, sigma_B: Tensor, text_BLE: Tensor, _: Tensor
 ) -> Tensor:
-    return transformer(latents_BCThw, 1000 * sigma_B, text_BLE, return_dict=False)[0]
+    timestep_B = 1000 * sigma_B.to(latents_BCThw.device)
+    return transformer(latents_BCThw, timestep_B, text_BLE, return_dict=False)[0]
 
 
 def _velocity(patched: Velocity, dtype: torch.dtype, latents_BCThw: Tensor, *others: Tensor) -> Tensor:
