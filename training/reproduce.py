@@ -4,6 +4,7 @@
 python training/reproduce.py                                   # everything; hours on two cores
 python training/reproduce.py --variants slotid portrait_only --seeds 0
 python training/reproduce.py --identity-seed 1                 # the same weights on people nobody has seen
+python training/reproduce.py --together 16                     # so many trainings at once: a GPU has room for them
 python training/reproduce.py --report                          # only the report, from the results that are there
 
 Whatever is there is kept: one command goes on where the last one ended, and adds to docs/results/world.
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--probe-minutes", type=float, default=45)
     add("--set", nargs="*", default=[], metavar="section.field=value", help="changes of world.yaml, for all variants")
     add("--workers", type=int, default=2, help="processes that draw and encode (%(default)s)")
+    add("--together", type=int, default=1, help="trainings at once, each a process with a log of its own (%(default)s)")
     add("--report", action="store_true", help="nothing is trained or measured")
     return parser
 
@@ -105,23 +109,63 @@ def run(args: argparse.Namespace) -> None:
     from training.world.experiment.results import Bench
 
     bench = Bench(args.folder, models, people=args.held_out, world=args.identity_seed)
+    missing = [
+        (name, seed)
+        for name in args.variants
+        for seed in (range(VARIANTS[name].seeds) if args.seeds is None else args.seeds)
+        if not _result(args, name, seed).is_file()
+    ]
+
+    def settings(name: str, seed: int) -> list[object]:
+        cache = [f"data.cache={args.folder / f'cache-{name}'}"] if VARIANTS[name].own_cache else []
+        folder = f"run.folder={_run_folder(args, name, seed)}"
+        return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *args.set, *cache, folder]
+
+    for name, seed in missing:
+        if VARIANTS[name].own_cache:
+            _make(args.folder / f"cache-{name}" / "manifest.json", prepare.main, *settings(name, seed), *workers)
+    if args.together > 1 and len(missing) > 1:
+        _beside(args, missing, lambda: bench.write_bounds(args.results))
+        return
+    for name, seed in missing:
+        weights = _run_folder(args, name, seed) / "weights" / "slotid.safetensors"
+        _make(weights, train.main, *settings(name, seed))
+        bench.write_bounds(args.results)
+        changes = [*VARIANTS[name].changes, f"run.seed={seed}", *args.set]
+        bench.write_result(_result(args, name, seed), name, seed, weights, changes=changes)
     bench.write_bounds(args.results)
-    for name in args.variants:
-        variant = VARIANTS[name]
-        for seed in range(variant.seeds) if args.seeds is None else args.seeds:
-            result = args.results / f"{name}-{seed}{_world(args)}.json"
-            if result.is_file():
-                continue
-            folder = args.folder / "runs" / f"{name}-{seed}"
-            changes = [*variant.changes, f"run.seed={seed}", *args.set]
-            settings = [CONFIG, *shared, *changes, f"run.folder={folder}"]
-            if variant.own_cache:
-                cache = args.folder / f"cache-{name}"
-                settings.append(f"data.cache={cache}")
-                _make(cache / "manifest.json", prepare.main, *settings, *workers)
-            weights = folder / "weights" / "slotid.safetensors"
-            _make(weights, train.main, *settings)
-            bench.write_result(result, name, seed, weights, changes=changes)
+
+
+def _beside(args: argparse.Namespace, missing: list[tuple[str, int]], meanwhile: Callable[[], None]) -> None:
+    """This command once for each variant and seed, so many at once. One that fails stops no other.
+
+    Args:
+        meanwhile: what this process does while they learn.
+
+    Raises:
+        SlotIDError: some failed; the others are done.
+    """
+    logs = args.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    common = [
+        *("--folder", args.folder, "--results", args.results, "--people", args.people, "--held-out", args.held_out),
+        *("--metric-people", args.metric_people, "--identity-seed", args.identity_seed, "--workers", args.workers),
+    ]
+
+    def run_one(pair: tuple[str, int]) -> str | None:
+        name, seed = pair
+        command = [sys.executable, __file__, *common, "--variants", name, "--seeds", seed, "--set", *args.set]
+        with (logs / f"{name}-{seed}.log").open("a") as log:
+            code = subprocess.call([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+        print(f"{name}, seed {seed}: {f'ended with {code}' if code else 'done'}, {log.name}", flush=True)
+        return f"{name}-{seed}" if code else None
+
+    with ThreadPoolExecutor(args.together) as pool:
+        outcomes = pool.map(run_one, missing)
+        meanwhile()
+        failed = [name for name in outcomes if name]
+    if failed:
+        raise SlotIDError(f"Not done: {', '.join(failed)}; their logs are in {logs}. The same command goes on.")
 
 
 def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> None:
@@ -134,8 +178,13 @@ def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> N
     print(f"{time.monotonic() - started:.0f} s: {main.__module__}", flush=True)
 
 
-def _world(args: argparse.Namespace) -> str:
-    return f"-world{args.identity_seed}" if args.identity_seed else ""
+def _run_folder(args: argparse.Namespace, name: str, seed: int) -> Path:
+    return args.folder / "runs" / f"{name}-{seed}"
+
+
+def _result(args: argparse.Namespace, name: str, seed: int) -> Path:
+    world = f"-world{args.identity_seed}" if args.identity_seed else ""
+    return args.results / f"{name}-{seed}{world}.json"
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class TrainingClips(Dataset):
     def __init__(self, cache: Cache, settings: Settings):
         self.cache, self.settings = cache, settings
         self.entries = [entry for entry in cache.entries if not entry.held_out]
-        self.prefix_tokens = prefix_tokens(settings)
+        # Asked once: a config is checked whenever it is made, which is half of what an item takes.
+        self.prefix_tokens, self._channels = prefix_tokens(settings), latent_channels(settings)
         self._of_person: dict[str, list[Entry]] = defaultdict(list)
         for entry in self.entries:
             self._of_person[entry.person].append(entry)
@@ -103,9 +104,8 @@ class TrainingClips(Dataset):
         step, position, index = key
         entry = self.entries[index]
         references = self.references(entry)
-        channels = self.settings.model.slotid_config().backbone.latent_channels
         drawn = draw(
-            self.settings, step, position, entry.id, (channels, *entry.target_shape),
+            self.settings, step, position, entry.id, (self._channels, *entry.target_shape),
             prefix_tokens=self.prefix_tokens, references=len(references), variants=entry.variants,
         )  # fmt: skip
         reference = references[drawn.reference]
@@ -142,6 +142,11 @@ def prefix_tokens(settings: Settings) -> int:
     """Identity tokens: anchors and slots."""
     config = settings.model.slotid_config()
     return config.portrait.tokens + config.reader.slots
+
+
+def latent_channels(settings: Settings) -> int:
+    """Of the backbone."""
+    return settings.model.slotid_config().backbone.latent_channels
 
 
 def micro_batches(

@@ -18,7 +18,7 @@ from slotid_core.errors import SlotIDError
 from training.data.cache import Cache, Entry
 from training.settings import Settings
 from training.trainer.adapter import Adapter
-from training.trainer.batches import Item, load_item, other_clips, prefix_tokens
+from training.trainer.batches import Item, latent_channels, load_item, other_clips, prefix_tokens
 from training.trainer.draws import Draw, generator_of
 
 WHO = ("right", "none", "other")
@@ -76,6 +76,7 @@ class HeldOut:
         chosen = [of_person[p][i] for i in range(rounds) for p in people if i < len(of_person[p])]
         self.clips = chosen[: settings.validation.clips]
         self._of_person, self._people = of_person, people
+        self._prefix_tokens, self._channels = prefix_tokens(settings), latent_channels(settings)
 
     def references(self, entry: Entry) -> tuple[Entry, Entry]:
         """The reference of the clip's own person, and one of another's: the next person with a fitting one."""
@@ -91,14 +92,13 @@ class HeldOut:
 
     def item(self, entry: Entry, reference: Entry, sigma: float, *, identity: bool) -> Item:
         """The clip at a level; its noise depends on the clip and the level alone."""
-        channels = self.settings.model.slotid_config().backbone.latent_channels
         noise = generator_of(self.settings.run.seed, "validation", entry.id, sigma)
         drawn = Draw(
             sigma=sigma,
-            noise_CTHW=torch.randn(channels, *entry.target_shape, generator=noise),
+            noise_CTHW=torch.randn(self._channels, *entry.target_shape, generator=noise),
             keep_identity=identity,
             keep_text=True,
-            keep_prefix_P=torch.ones(prefix_tokens(self.settings), dtype=torch.bool),
+            keep_prefix_P=torch.ones(self._prefix_tokens, dtype=torch.bool),
             token_seed=0,
             reference=0,
             variant=0,

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from slotid_core.errors import SlotIDError
 from training.media import atomic
 from training.world.identity import Identity, sample_identity
+from training.world.models.device import best_device
 from training.world.population import SPLITS, person_seed, world_clip, world_portrait
 from training.world.scenario import Scenario, caption, sample_scenarios
 
@@ -69,10 +70,10 @@ class WorldClip:
     def name(self) -> str:
         return f"{self.person}-{self.clip}"
 
-    def draw(self) -> dict[str, Tensor]:
-        """``clip`` ``[F, H, W, 3]`` and ``portrait`` ``[H, W, 3]``, uint8."""
-        frames = world_clip(self.identity, self.scenario, FRAMES, SIZE, 2 * self.seed + self.clip)
-        portrait = world_portrait(self.identity, self.scenario, SIZE)
+    def draw(self, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """``clip`` ``[F, H, W, 3]`` and ``portrait`` ``[H, W, 3]``, uint8. Another device may round otherwise."""
+        frames = world_clip(self.identity, self.scenario, FRAMES, SIZE, 2 * self.seed + self.clip, device=device)
+        portrait = world_portrait(self.identity, self.scenario, SIZE, device=device)
         return {"clip": torch.from_numpy(frames), "portrait": torch.from_numpy(portrait)}
 
 
@@ -115,7 +116,7 @@ def read_pictures(path: Path) -> dict[str, Tensor]:
 
 
 def draw_missing(folder: Path, clips: list[WorldClip], processes: int = 1) -> int:
-    """Draw what is not there yet; returns how many clips that were."""
+    """Draw what is not there yet, on a GPU where there is one; returns how many clips that were."""
     missing = [(picture_path(folder, clip), clip) for clip in clips if not picture_path(folder, clip).is_file()]
     if not missing:
         return 0
@@ -138,7 +139,7 @@ def _draw_one(job: tuple[Path, WorldClip]) -> None:
     path, clip = job
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
-        temporary.write_bytes(save(clip.draw(), metadata={"format": _FORMAT, "caption": clip.caption}))
+        temporary.write_bytes(save(clip.draw(best_device()), metadata={"format": _FORMAT, "caption": clip.caption}))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from training.world.scenario import SLOTS
 
 SMALL = [
     "--from-scratch", "--workers", "1", "--people", "4", "--metric-people", "4", "--held-out", "2",
-    # The backbone starts at zero: after the few updates of a busy machine's two seconds hardly anything reaches a pixel.
+    # The backbone starts at zero: after the few updates of a busy machine's two seconds hardly any pixel is reached.
     "--vae-minutes", "0.03", "--backbone-minutes", "0.1", "--probe-minutes", "0.03", "--variants", "slotid",
     "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1",
     "validation.clips=2", "validation.samples=0", "log.tensorboard=false", "data.held_out=0.4",
@@ -67,6 +67,17 @@ def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     }
     assert reproduce.main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
+    folder, arguments = reproduced
+    variants = ["portrait_only", "no_film"]
+    (folder / "runs" / "no_film-0").write_text("in the way of the run's folder")
+    at = arguments.index("--variants")
+    assert reproduce.main([*arguments[: at + 1], *variants, *arguments[at + 3 :], "--together", "2"]) == 1
+    assert result(folder, "portrait_only-0")["trained_steps"] == 3
+    assert "Not done: no_film-0; their logs are in" in capfd.readouterr().err
+    assert (folder / "logs" / "no_film-0.log").stat().st_size and not (folder / "results" / "no_film-0.json").exists()
 
 
 def test_the_report_names_every_result(reproduced):

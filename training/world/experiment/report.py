@@ -6,6 +6,7 @@ Letters: N people, I traits.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +147,12 @@ def _interval(values_N: np.ndarray) -> str:
     return _said(float(values_N.mean()), [float(values_N[rows].mean()) for rows in _resamples(len(values_N))])
 
 
-def _bounds(value: float, draws: list[float]) -> tuple[float, float, float]:
+def _bounds(value: float, draws: Sequence[float]) -> tuple[float, float, float]:
     low, high = np.quantile(draws, [0.025, 0.975])
     return value, float(low), float(high)
 
 
-def _said(value: float, draws: list[float]) -> str:
+def _said(value: float, draws: Sequence[float]) -> str:
     value, low, high = _bounds(value, draws)
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -162,16 +163,20 @@ def _resamples(count: int) -> list[np.ndarray]:
 
 
 def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
-    """What a variant loses against Slot-ID of the same seed, on the same people and noise."""
+    """What a variant loses against Slot-ID of the same seed, on the same people and noise; the mean of its seeds."""
     lines = []
-    for (name, seed), result in found.items():
-        ours = found.get(("slotid", seed))
-        if name == "slotid" or ours is None:
+    for name in VARIANTS:
+        seeds = [seed for variant, seed in found if variant == name and ("slotid", seed) in found]
+        if name == "slotid" or not seeds:
             continue
-        faces = np.array(ours["videos"]["face"]) - np.array(result["videos"]["face"])
-        a_NI, b_NI = (np.array(r["videos"]["traits"]) for r in (ours, result))
-        parts = [_r2_ahead(a_NI, b_NI, true_NI, names) for names in PARTS.values()]
-        lines.append(f"| {VARIANTS[name].title}, seed {seed} | {_interval(faces)} | {' | '.join(parts)} |")
+        pairs = [[found[who, seed]["videos"] for who in ("slotid", name)] for seed in seeds]
+        faces = np.mean([np.array(ours["face"]) - np.array(theirs["face"]) for ours, theirs in pairs], 0)
+        cells = [_interval(faces)]
+        for traits in PARTS.values():
+            ahead = [_ahead_draws(np.array(a["traits"]), np.array(b["traits"]), true_NI, traits) for a, b in pairs]
+            cells.append(_said(float(np.mean([value for value, _ in ahead])), np.mean([d for _, d in ahead], 0)))
+        label = f"{VARIANTS[name].title}, {'seed' if len(seeds) == 1 else 'mean of seeds'} {', '.join(map(str, seeds))}"
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     if not lines:
         return []
     head = ["Slot-ID is ahead of", "face", *(f"R² {part}" for part in PARTS)]

@@ -101,13 +101,17 @@ class Bench:
 
     def _facts(self, started: float) -> dict[str, Any]:
         return {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "machine": f"{_gpu()}{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "seconds": round(time.monotonic() - started),
             "people": self._count,
             "identity_seed": self.world,
             "traits": list(FRONT + SIDE + DYNAMICS),
             "sampling": {"steps": evaluate.STEPS, "shift": evaluate.SHIFT, "guidance": evaluate.GUIDANCE},
         }
+
+
+def _gpu() -> str:
+    return f"{torch.cuda.get_device_name()}, " if best_device().type == "cuda" else ""
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from slotid_core.demo_text import LENGTH, embed_prompt
 from training.data.cache import open_cache
 from training.settings import Settings, load
 from training.trainer.processes import Processes
-from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel
+from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel, load_transformer
 from training.wan_keys import transformer_to_original
 from training.world.models.device import half
 from training.world.models.optimizer import MatrixOptimizer
@@ -52,7 +52,7 @@ def new_backbone(seed: int) -> WanTransformer3DModel:
 
 
 def train(
-    settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, resume: bool, processes: Processes
+    settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, start: Path | None, processes: Processes
 ) -> None:  # fmt: skip
     """Learn for so many minutes from the cache of the settings, held-out people left out.
 
@@ -65,11 +65,10 @@ def train(
     cache = open_cache(settings)
     entries = [entry for entry in cache.entries if not entry.held_out]
     latents_NCThw = torch.stack([cache.load(entry).target_CTHW.float() for entry in tqdm(entries, desc="reading")])
-    prompts = [embed_prompt(entry.caption)[0].bfloat16() for entry in entries]
-    model, raw = new_backbone(seed).train(), out.with_suffix(".raw.pt")
-    if resume:
-        model.load_state_dict(torch.load(raw))
-    model.to(device)
+    latents_NCThw = latents_NCThw.to(device)
+    prompts_NLE = torch.stack([embed_prompt(entry.caption)[0].bfloat16() for entry in entries]).to(device)
+    model = new_backbone(seed) if start is None else load_transformer(start)
+    model.train().requires_grad_(True).to(device)
     averaged = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     optimizer = MatrixOptimizer(model, matrix_rate=0.02, other_rate=2e-3)
     started, step, running = time.monotonic(), 0, None
@@ -81,8 +80,7 @@ def train(
         if share >= 1:
             break
         chosen = random.randint(len(entries), size=rows)
-        clean = latents_NCThw[chosen].to(device)
-        context_BLE = torch.stack([prompts[i] for i in chosen]).to(device)
+        clean, context_BLE = latents_NCThw[chosen], prompts_NLE[chosen]
         context_BLE[torch.from_numpy(random.uniform(size=rows) < _DROP_TEXT).to(device)] = 0
         # Levels evenly over the batch: the loss then says more about the step than about the draw.
         sigma_B = (torch.from_numpy(random.permutation(rows)) + torch.rand(rows, generator=noise)) / rows
@@ -110,9 +108,8 @@ def train(
             log.write(json.dumps(told) + "\n")
             log.flush()
         if processes.is_first and step % 500 == 0:
-            torch.save(averaged, raw)
+            write(averaged, out.with_suffix(".part.safetensors"), {"steps": step})
     if processes.is_first:
-        torch.save(averaged, raw)
         facts = {
             "steps": step,
             "batch": batch,
@@ -139,12 +136,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left beside OUT")
+    parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_intermixed_args(argv)
     settings = load(args.config, args.overrides)
     processes = Processes()
     train(
-        settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, resume=args.resume,
+        settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, start=args.start,
         processes=processes,
     )  # fmt: skip
     processes.close()

@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from training.wan_diffusers import decode_latents, encode_frames, load_vae
+from training.wan_diffusers import load_vae
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
+from training.world.models.clips import decode_clips, encode_clips
 from training.world.models.device import best_device, half
 from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
-from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn
+from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn_batches
 from training.world.pictures import FRAMES, clip_of_name, read_pictures
 from training.world.scenario import SLOTS, labels
 
@@ -42,6 +43,8 @@ PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
 _CURVES = 96
 """Performances in an update that nobody drew."""
+_TRIPS = 100
+"""Clips that are read for the VAE in one go."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,12 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
     """Names and uint8 clips ``[N, F, H, W, 3]`` of a split after encoding and decoding, kept in a file."""
     done = load_file(kept) if kept.is_file() else {}
     missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
-    device = best_device()
-    vae = load_vae(vae_file).to(device)
-    for path in tqdm(missing, desc="round trips", unit="clip"):
-        with half(device):
-            frames = decode_latents(vae, encode_frames(vae, read_pictures(path)["clip"].float() / 255).float())
-        done[path.stem] = (frames * 255).round().to(torch.uint8).contiguous()
+    vae = load_vae(vae_file).to(best_device())
+    for start in tqdm(range(0, len(missing), _TRIPS), desc="round trips", unit=f"{_TRIPS} clips"):
+        paths = missing[start : start + _TRIPS]
+        clips_NFHW3 = torch.stack([read_pictures(path)["clip"] for path in paths])
+        seen_NFHW3 = decode_clips(vae, encode_clips(vae, clips_NFHW3))
+        done |= {path.stem: seen.clone() for path, seen in zip(paths, seen_NFHW3, strict=True)}
     if missing:
         save_file(done, kept)
     names = sorted(done)
@@ -173,9 +176,9 @@ def train(
     traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
     said = [labels(clip.scenario) for clip in known]
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
-    random = np.random.RandomState(seed)
+    random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
-    device = best_device()
+    clips, curves = clips.to(device), undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 4)
     probe = Probe()
     if start is not None:
         own = probe.state_dict()
@@ -200,7 +203,7 @@ def train(
             states.append(state_FS)
             for slot, value in words.items():
                 classes[slot].append(value)
-        curves_BFS, dynamics_BI = (tensor.to(device) for tensor in undrawn(_CURVES, random))
+        curves_BFS, dynamics_BI = (tensor.to(device) for tensor in next(curves))
         with half(device):
             measured = probe(torch.stack(rows).to(device))
             from_curves_BI = probe.dynamics(curves_BFS)

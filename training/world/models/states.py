@@ -5,9 +5,12 @@ Letters: B performances, F frames, S state, I dynamics.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.world.identity import Identity, sample_identity
 from training.world.performance import perform
@@ -49,6 +52,22 @@ def undrawn(count: int, random: np.random.RandomState) -> tuple[Tensor, Tensor]:
     unsure_B11 = torch.from_numpy(0.25 * random.uniform(size=(count, 1, 1)))
     noise_BFS = torch.from_numpy(random.standard_normal(exact_BFS.shape)) * unsure_B11
     return (exact_BFS + noise_BFS).float(), torch.tensor(dynamics)
+
+
+class _Undrawn(IterableDataset):
+    def __init__(self, count: int, seed: int):
+        self._count, self._seed = count, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        random = np.random.RandomState([self._seed, worker.id if worker else 0])
+        while True:
+            yield undrawn(self._count, random)
+
+
+def undrawn_batches(count: int, seed: int, *, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """:func:`undrawn` without end, made by so many processes beside this one."""
+    return iter(DataLoader(_Undrawn(count, seed), batch_size=None, num_workers=workers))
 
 
 def mirrored_states(state_FS: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
-from training.wan_diffusers import AutoencoderKLWan
+from training.wan_diffusers import AutoencoderKLWan, load_vae
 from training.wan_keys import vae_to_original
 from training.world.models.device import best_device, half
 from training.world.models.optimizer import MatrixOptimizer
@@ -92,13 +92,11 @@ def _crops(files: list[Path], random: np.random.RandomState, count: int, frames:
     return torch.stack(crops).float() / 127.5 - 1
 
 
-def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path | None) -> None:
-    """Learn for so many minutes."""
+def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, start: Path | None) -> None:
+    """Learn for so many minutes, from so many whole clips in an update."""
     random, noise, device = np.random.RandomState(seed), torch.Generator().manual_seed(seed), best_device()
-    vae = new_vae(seed).train()
-    if start is not None:
-        vae.load_state_dict(torch.load(start))
-    vae.to(device)
+    vae = new_vae(seed) if start is None else load_vae(start)
+    vae.train().requires_grad_(True).to(device)
     files = sorted((pictures / "train").glob("*.safetensors"))
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
@@ -123,9 +121,10 @@ def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path |
         fine = share > _FINE_FROM or start is not None
         with nullcontext() if fine else _without_fine_branches(vae):
             side = SIZE if fine else 48
-            learn(_crops(files, random, 2, 1, side), 0.2)
+            learn(_crops(files, random, 2 * clips, 1, side), 0.2)
             # Colours drift beyond the length that was learned from, so the end sees whole clips.
-            found = learn(_crops(files, random, 1, FRAMES, side) if fine else _crops(files, random, 6, 9, side), 1.0)
+            crops = (clips, FRAMES, side) if fine else (6 * clips, 9, side)
+            found = learn(_crops(files, random, *crops), 1.0)
         optimizer.step(min(1, (step + 1) / 20) * (0.02 + (0.98 if start is None else 0.5) * (1 - share)))
         running = found if running is None else 0.97 * running + 0.03 * found
         if step % 25 == 0:
@@ -134,12 +133,12 @@ def train(pictures: Path, out: Path, *, minutes: float, seed: int, start: Path |
                 json.dumps({"step": step, "seconds": seconds, "psnr": round(-10 * math.log10(running), 2)}) + "\n"
             )
             log.flush()
-        if step % 250 == 249:
-            torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
         step += 1
-    torch.save(vae.state_dict(), out.with_suffix(".raw.pt"))
+        if step % 250 == 0:
+            write(vae, out.with_suffix(".part.safetensors"), {"steps": step})
     fold(vae, files[:100])
-    facts = {"steps": step, "minutes": minutes, "seed": seed, "base_dim": BASE_DIM, "psnr": -10 * math.log10(running)}
+    facts = {"steps": step, "minutes": minutes, "clips": clips, "seed": seed, "base_dim": BASE_DIM}
+    facts["psnr"] = -10 * math.log10(running)
     write(vae, out, facts)
 
 
@@ -150,7 +149,7 @@ def fold(vae: AutoencoderKLWan, files: list[Path]) -> None:
     vae.eval()
     channels = len(WAN21_MEAN)
     device = vae.quant_conv.weight.device
-    raw = torch.cat([vae.encode(_whole(path).to(device)).latent_dist.mean.cpu() for path in files])
+    raw = torch.cat([vae.encode(_whole(path).to(device)).latent_dist.mean.cpu() for path in files]).float()
     vae.cpu()
     mean_C, std_C = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
     gain_C = torch.tensor(WAN21_STD) / std_C
@@ -178,10 +177,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--clips", type=int, default=1, help="in an update (1); a GPU has room for more")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="a .raw.pt of an earlier run to go on from")
+    parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_args(argv)
-    train(args.pictures, args.out, minutes=args.minutes, seed=args.seed, start=args.start)
+    train(args.pictures, args.out, minutes=args.minutes, clips=args.clips, seed=args.seed, start=args.start)
     return 0
 
 
