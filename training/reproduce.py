@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
     from training import prepare, train
     from training.world.models import backbone, probe, vae
+    from training.world.models.device import best_device
     from training.world.pictures import draw_missing, people
 
     pictures = args.folder / "pictures"
@@ -98,12 +99,17 @@ def run(args: argparse.Namespace) -> None:
         f"model.transformer={models['backbone']}", *args.set,
     ]  # fmt: skip
     workers = "--workers", args.workers
-    _make(models["vae"], vae.main, pictures, models["vae"], "--minutes", args.vae_minutes)
+    # A GPU takes many clips in the time of one.
+    vae_clips, backbone_batch, probe_batch = (1, 24, 24) if best_device().type == "cpu" else (32, 96, 48)
+    _make(models["vae"], vae.main, pictures, models["vae"], "--minutes", args.vae_minutes, "--clips", vae_clips)
     _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
-    _make(models["backbone"], backbone.main, CONFIG, models["backbone"], *shared, "--minutes", args.backbone_minutes)
+    _make(
+        models["backbone"], backbone.main, CONFIG, models["backbone"], *shared,
+        "--minutes", args.backbone_minutes, "--batch", backbone_batch,
+    )  # fmt: skip
     _make(
         models["probe"], probe.main, pictures, models["vae"], models["probe"],
-        "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10),
+        "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10), "--batch", probe_batch,
     )  # fmt: skip
 
     from training.world.experiment.results import Bench

@@ -133,12 +133,15 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
             knows[:, TRAITS.index("dye_hue")] = true[:, TRAITS.index("dye_hue")]
         run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "videos": videos(knows)}
         (tmp_path / f"{name}-0.json").write_text(json.dumps(run))
+        (tmp_path / f"{name}-1.json").write_text(json.dumps({**run, "seed": 1, "videos": bounds["none"]}))
     write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()
     (dye,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `dye_hue` | 1.000 ["))
     assert dye[2].startswith(("0.000", "-0.000")) and dye[3].startswith("1.000 [")
     (nod,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `nod_tempo` |") and "[" in row)
     assert nod[3].startswith("0.000 [0.000, 0.000]")
+    # One of nine traits of the side with one seed of two; the other knows nothing.
+    assert "| portrait only (w = 1), mean of seeds 0, 1 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] | 0.056 [" in page
     assert "**Seed 0: the clip adds `dye_hue` (R² 1.00, the portrait alone " in page and "`nod_tempo` (" not in page
 
 
