@@ -77,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _what_to_do_with(written: Sequence[Path], settings: Settings) -> list[str]:
-    slotid, lora = written
-    lines = [f"{slotid}  for ComfyUI/models/slotid", f"{lora}  its LoRA alone, for ComfyUI/models/loras"]
+    slotid, *lora = written
+    lines = [f"{slotid}  for ComfyUI/models/slotid"]
+    lines += [f"{path}  its LoRA alone, for ComfyUI/models/loras" for path in lora]
     if settings.model.transformer == "tiny":
         lines.append(f"They fit the demo's tiny Wan alone: python training/sample.py --demo --weights {slotid}")
     if settings.validation.samples:

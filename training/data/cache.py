@@ -24,6 +24,7 @@ from torch import Tensor
 from slotid_core.errors import SlotIDError
 from training.data.hashes import FileHashes
 from training.data.origin import (
+    TEXT_TOKENS,
     check_models,
     check_settings,
     dataset_folder,
@@ -200,7 +201,9 @@ def open_cache(settings: Settings) -> Cache:
     manifest, text = read_manifest(folder)
     shaping, split = shaping_settings(settings), split_settings(settings)
     stored = manifest.settings
-    check_settings(folder, {name: stored[name] for name in stored if name not in split}, shaping)
+    whole = not any(e.text_cut or e.text_tokens > shaping[TEXT_TOKENS] for e in manifest.entries)
+    others = {*split, *([TEXT_TOKENS] if whole else [])}
+    check_settings(folder, *({n: v for n, v in some.items() if n not in others} for some in (stored, shaping)))
     again = "Set them back, or run prepare.py again: shards are kept."
     check_settings(folder, {name: stored.get(name) for name in split}, split, fix=again)
     hashes = FileHashes(folder)

@@ -11,6 +11,9 @@ from training.data.hashes import FileHashes
 from training.settings import Settings
 from training.text import most_text_tokens
 
+TEXT_TOKENS = "text tokens"
+"""How many a caption may have. Where none was longer, the cache is the same with any limit that leaves them whole."""
+
 
 def shaping_settings(settings: Settings) -> dict[str, Any]:
     """The settings that shape the shards, by their full names, as plain data. Models are compared by their hashes."""
@@ -22,11 +25,13 @@ def shaping_settings(settings: Settings) -> dict[str, Any]:
     if settings.data.layout == "world":
         shaping["memory.precision"] = settings.memory.precision
     config = settings.model.slotid_config()
+    # Until every clip was shuffled by itself, all were shuffled alike.
+    order = {"temporal": "temporal", "shuffled": "shuffled, each clip by itself"}[config.clip_order]
     return {
         **shaping,
-        "model.slotid.clip_order": config.clip_order,
+        "model.slotid.clip_order": order,
         "model.slotid.backbone.text_dim": config.backbone.text_dim,
-        "text tokens": most_text_tokens(settings),
+        TEXT_TOKENS: most_text_tokens(settings),
         "data.seed": settings.data.seed,
     }
 

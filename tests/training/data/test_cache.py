@@ -80,13 +80,22 @@ def test_no_cache_and_one_that_is_not_finished(copied, tiny_settings, drawn_data
         ({"augment": {"variants": 3}}, "data.augment was"),
         ({"held_out": 0.6}, "data.held_out was 0.5, now 0.6"),
         ({"seed": 4}, "data.seed was 0, now 4"),
-        ({"slotid": {"reader": {"slots": 12}}}, "text tokens was 56, now 50"),
-        ({"slotid": {"clip_order": "shuffled"}}, "model.slotid.clip_order was temporal, now shuffled"),
+        ({"slotid": {"clip_order": "shuffled"}}, "model.slotid.clip_order was temporal, now shuffled, each clip"),
     ],
 )
 def test_other_settings_are_named(copied, data, named):
     with pytest.raises(SlotIDError, match=named):
         open_cache(copied(**data))
+
+
+def test_more_slots_fit_while_every_caption_stays_whole(copied):
+    """They leave a prompt less room: 56 tokens with 6 slots, 50 with 12."""
+    settings = copied(slotid={"reader": {"slots": 12}})
+    longest = max(entry.text_tokens for entry in open_cache(settings).entries)
+    too_many = 64 - 2 - longest + 1
+    with pytest.raises(SlotIDError, match=f"text tokens was 56, now {longest - 1}"):
+        open_cache(copied(slotid={"reader": {"slots": too_many}}))
+    assert open_cache(copied(slotid={"reader": {"slots": too_many - 1}})).entries
 
 
 def test_what_does_not_shape_it_may_change(copied):

@@ -52,6 +52,13 @@ def test_half_precision_trains(config, tmp_path):
     assert {p.dtype for p in weights.model.parameters()} == {next(weights.model.parameters()).dtype}
 
 
+def test_without_a_lora_there_is_one_file(config, tmp_path, capsys):
+    assert command.main(config("model.slotid.lora.rank=0", "validation.samples=0")) == 0
+    assert [path.name for path in (tmp_path / "run" / "weights").iterdir()] == ["slotid.safetensors"]
+    said = capsys.readouterr().out
+    assert "for ComfyUI/models/slotid" in said and "models/loras" not in said
+
+
 REFUSED = {
     "a slip of the pen": (["optim.stepps=3"], "optim.stepps is not known; the nearest that is: steps"),
     "no cache": (["data.cache=/nowhere/at/all"], "is not there. Make it with: python training/prepare.py"),
