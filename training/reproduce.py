@@ -4,6 +4,7 @@
 python training/reproduce.py                                   # everything; hours on two cores
 python training/reproduce.py --variants slotid portrait_only --seeds 0
 python training/reproduce.py --identity-seed 1                 # the same weights on people nobody has seen
+python training/reproduce.py --further --vae-minutes 6         # better models than those in demo/, then everything
 python training/reproduce.py --together 16                     # so many trainings at once: a GPU has room for them
 python training/reproduce.py --report                          # only the report, from the results that are there
 
@@ -64,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--held-out", type=int, default=200, help="to report on (%(default)s)")
     add("--identity-seed", type=int, default=0, help="another number reports on other people")
-    add("--from-scratch", action="store_true", help="train VAE, backbone and probe too, though demo/ holds them")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--from-scratch", action="store_true", help="train VAE, backbone and probe too, anew")
+    models.add_argument("--further", action="store_true", help="take demo/'s VAE, backbone and probe further first")
     add("--vae-minutes", type=float, default=45)
     add("--backbone-minutes", type=float, default=60)
     add("--probe-minutes", type=float, default=45)
@@ -92,8 +95,9 @@ def run(args: argparse.Namespace) -> None:
     models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
     for path in models.values():
         shipped = SHIPPED / f"world_{path.name}"
-        if shipped.is_file() and not path.is_file() and not args.from_scratch:
+        if not (path.is_file() or args.from_scratch or args.further):
             shutil.copyfile(shipped, path)
+    start = {name: ["--start", SHIPPED / f"world_{name}.safetensors"] if args.further else [] for name in models}
     shared = [
         f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
         f"model.transformer={models['backbone']}", *args.set,
@@ -101,15 +105,26 @@ def run(args: argparse.Namespace) -> None:
     workers = "--workers", args.workers
     # A GPU takes many clips in the time of one.
     vae_clips, backbone_batch, probe_batch = (1, 24, 24) if best_device().type == "cpu" else (32, 96, 48)
-    _make(models["vae"], vae.main, pictures, models["vae"], "--minutes", args.vae_minutes, "--clips", vae_clips)
+    _make(
+        models["vae"],
+        vae.main,
+        pictures,
+        models["vae"],
+        "--minutes",
+        args.vae_minutes,
+        "--clips",
+        vae_clips,
+        *start["vae"],
+    )
     _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
     _make(
         models["backbone"], backbone.main, CONFIG, models["backbone"], *shared,
-        "--minutes", args.backbone_minutes, "--batch", backbone_batch,
+        "--minutes", args.backbone_minutes, "--batch", backbone_batch, *start["backbone"],
     )  # fmt: skip
     _make(
         models["probe"], probe.main, pictures, models["vae"], models["probe"],
         "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10), "--batch", probe_batch,
+        *start["probe"],
     )  # fmt: skip
 
     from training.world.experiment.results import Bench

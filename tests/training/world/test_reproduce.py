@@ -1,9 +1,11 @@
 """The whole experiment at the smallest size: nothing is learned, and everything is run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from slotid_core.checkpoint import load_weights
@@ -78,6 +80,20 @@ def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
     assert result(folder, "portrait_only-0")["trained_steps"] == 3
     assert "Not done: no_film-0; their logs are in" in capfd.readouterr().err
     assert (folder / "logs" / "no_film-0.log").stat().st_size and not (folder / "results" / "no_film-0.json").exists()
+
+
+def test_the_shipped_models_are_taken_further(reproduced, tmp_path):
+    folder, arguments = reproduced
+    shutil.copytree(folder / "pictures", tmp_path / "pictures")
+    shutil.copytree(folder / "results", tmp_path / "results")  # so that nothing is trained but the models
+    changed = ["--folder", str(tmp_path), "--results", str(tmp_path / "results"), "--further"]
+    assert reproduce.main([*changed, *(a for a in arguments[4:] if a != "--from-scratch")]) == 0
+    for name in ("vae", "backbone", "probe"):
+        shipped, further = (
+            torch.cat([tensor.flatten().float() for _, tensor in sorted(load_file(path).items())])
+            for path in (reproduce.SHIPPED / f"world_{name}.safetensors", tmp_path / f"{name}.safetensors")
+        )
+        assert 0.9 < torch.cosine_similarity(shipped, further, dim=0) and not torch.equal(shipped, further)
 
 
 def test_the_report_names_every_result(reproduced):
