@@ -106,16 +106,9 @@ def run(args: argparse.Namespace) -> None:
     # A GPU takes many clips in the time of one.
     vae_clips, backbone_batch, probe_batch = (1, 24, 24) if best_device().type == "cpu" else (32, 96, 48)
     _make(
-        models["vae"],
-        vae.main,
-        pictures,
-        models["vae"],
-        "--minutes",
-        args.vae_minutes,
-        "--clips",
-        vae_clips,
-        *start["vae"],
-    )
+        models["vae"], vae.main, pictures, models["vae"],
+        "--minutes", args.vae_minutes, "--clips", vae_clips, *start["vae"],
+    )  # fmt: skip
     _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
     _make(
         models["backbone"], backbone.main, CONFIG, models["backbone"], *shared,
