@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
             run(args)
         if args.results.is_dir():
             from training.world.experiment.report import write_report
+            from training.world.experiment.sheet import show
 
+            show(args.folder, args.results, world=args.identity_seed)
             write_report(args.results)
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
@@ -197,8 +199,9 @@ def _run_folder(args: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def _result(args: argparse.Namespace, name: str, seed: int) -> Path:
-    world = f"-world{args.identity_seed}" if args.identity_seed else ""
-    return args.results / f"{name}-{seed}{world}.json"
+    from training.world.experiment.results import world_suffix
+
+    return args.results / f"{name}-{seed}{world_suffix(args.identity_seed)}.json"
 
 
 if __name__ == "__main__":

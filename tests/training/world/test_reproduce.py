@@ -9,10 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from slotid_core.checkpoint import load_weights
+from slotid_core.reference import read_clip
 from training import reproduce
-from training.world.experiment.report import r2, write_report
-from training.world.experiment.sheet import side_by_side
+from training.world.experiment.intervals import r2
+from training.world.experiment.report import write_report
+from training.world.experiment.sheet import in_motion, side_by_side
 from training.world.models.probe import PARTS, TRAITS
+from training.world.pictures import FRAMES, SIZE, WorldClip, draw_missing, people
 from training.world.scenario import SLOTS
 
 SMALL = [
@@ -65,7 +68,9 @@ def test_the_ceiling_is_the_persons_other_clip(reproduced):
 def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     folder, arguments = reproduced
     before = {
-        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "README.md"
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".md", ".png", ".mp4")  # the report is written again
     }
     assert reproduce.main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -102,6 +107,26 @@ def test_the_report_names_every_result(reproduced):
     for wanted in ("Slot-ID, seed 0", "A: 3DConv-Pool, seed 0", "real other clip", "no identity", "2 held-out people"):
         assert wanted in page
     assert all(f"`{trait}`" in page for trait in TRAITS)
+    for picture in ("figures.png", "side_by_side.png"):
+        assert f"]({picture})" in page and (folder / "results" / picture).is_file()
+
+
+def test_people_in_motion_side_by_side(tmp_path):
+    """A row for each of two people; reference, real other clip and one kind of video beside each other."""
+    draw_missing(tmp_path, list(people("held_out", 2)))
+    grey = np.full((2, FRAMES, SIZE, SIZE, 3), 128, np.uint8)
+    in_motion(tmp_path / "m.mp4", tmp_path, {"grey": grey}, people=2, world=0)
+    frames = read_clip(tmp_path / "m.mp4", frames=3 * FRAMES - 2).frames_FHWC.numpy().astype(float)
+    side = 2 * SIZE
+    assert frames.shape == (3 * FRAMES - 2, 28 + 2 * side, 3 * side, 3)
+    assert np.abs(frames[:FRAMES] - frames[FRAMES : 2 * FRAMES]).mean() < 2, "in rounds"
+    cells = frames[4, 28:].reshape(2, side, 3, side, 3).swapaxes(1, 2)[:, :, ::2, ::2]
+    for person in range(2):
+        for clip in range(2):
+            drawn = WorldClip(split="held_out", index=person, clip=clip).draw()["clip"][4].numpy()
+            apart = np.abs(cells - drawn).mean((2, 3, 4))
+            assert apart.argmin() == 3 * person + clip and apart.min() < 8
+    assert np.abs(cells[:, 2] - 128).mean() < 3
 
 
 def test_models_are_files_that_hosts_load(reproduced):
@@ -119,8 +144,8 @@ def test_people_side_by_side(reproduced, tmp_path):
     files = {name: folder / "videos" / f"{name}.safetensors" for name in ("none", "slotid-0")}
     videos = {name: load_file(path)["videos"].numpy() for name, path in files.items()}
     heights = []
-    for people in (1, 2):
-        side_by_side(tmp_path / "sheet.png", folder / "pictures", videos, people=people, world=0, captions=[])
+    for count in (1, 2):
+        side_by_side(tmp_path / "sheet.png", folder / "pictures", videos, people=count, world=0, captions=[])
         heights.append(Image.open(tmp_path / "sheet.png").height)
     assert heights[1] > 1.8 * heights[0]
 

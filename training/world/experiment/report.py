@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 
 from training.media import atomic
-from training.world.experiment.results import BOUNDS
+from training.world.experiment.intervals import ahead_draws, bounds_of, mean_draws, over_seeds, r2_draws
+from training.world.experiment.plots import write_plots
+from training.world.experiment.results import BOUNDS, world_suffix
+from training.world.experiment.sheet import SIDE_BY_SIDE
 from training.world.experiment.variants import VARIANTS
 from training.world.models.probe import PARTS, TRAITS
 from training.world.scenario import SLOTS
 
-_DRAWS = 1000
 PAGE = "README.md"
 
 
 def write_report(results: Path) -> None:
-    """``README.md`` beside the results."""
+    """``README.md`` and its pictures beside the results."""
     lines = [
         "# Slot-ID World: results",
         "",
@@ -46,6 +48,9 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
         result = json.loads(path.read_text(encoding="utf-8"))
         if "variant" in result and result["identity_seed"] == world:
             found[result["variant"], result["seed"]] = result
+    picture = results / f"figures{world_suffix(world)}.png"
+    write_plots(picture, bounds, found)
+    shown = results / f"{SIDE_BY_SIDE}{world_suffix(world)}.png"
     rows = [
         _row("real other clip (ceiling)", "", bounds["real"], true_NI),
         _row("no identity", "", bounds["none"], true_NI),
@@ -63,6 +68,9 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
         f"## {people} held-out people, world {world}",
         "",
         *_headline(found, true_NI),
+        f"![Faces, traits and gaps of all variants, figures below]({picture.name})",
+        "",
+        *([f"![People side by side]({shown.name})", "", f"In motion: [video]({shown.stem}.mp4)", ""] * shown.is_file()),
         f"Likeness of a real clip of *another* person: {_interval(floor)} (the floor of *face*).",
         "",
         "| " + " | ".join(head) + " |",
@@ -86,8 +94,8 @@ def _headline(found: dict, true_NI: np.ndarray) -> list[str]:
         ours_NI, alone_NI = (np.array(result["videos"]["traits"]) for result in (ours, alone))
         added = []
         for trait in (*PARTS["side"], *PARTS["dynamics"]):
-            value, low, _ = _bounds(*_r2_draws(ours_NI, true_NI, (trait,)))
-            ahead, least, _ = _bounds(*_ahead_draws(ours_NI, alone_NI, true_NI, (trait,)))
+            value, low, _ = bounds_of(*r2_draws(ours_NI, true_NI, (trait,)))
+            ahead, least, _ = bounds_of(*ahead_draws(ours_NI, alone_NI, true_NI, (trait,)))
             if low > 0 and least > 0:
                 added.append(f"`{trait}` (R² {value:.2f}, the portrait alone {value - ahead:.2f})")
         said = f"the clip adds {', '.join(added)}" if added else "the clip adds nothing to the portrait"
@@ -112,54 +120,21 @@ def _crossed(result: dict[str, Any], true_NI: np.ndarray) -> list[str]:
     return [row.replace("0.000 [0.000, 0.000]", "", 1) for row in rows]
 
 
-def r2(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> float:
-    """Mean over these traits of the share of their spread that is read."""
-    columns = [TRAITS.index(name) for name in names]
-    lost = ((read_NI - true_NI)[:, columns] ** 2).mean(0)
-    return float((1 - lost / true_NI[:, columns].var(0)).mean())
-
-
-def _r2_draws(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> tuple[float, list[float]]:
-    draws = [r2(read_NI[rows], true_NI[rows], names) for rows in _resamples(len(true_NI))]
-    return r2(read_NI, true_NI, names), draws
-
-
-def _ahead_draws(
-    ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]
-) -> tuple[float, list[float]]:
-    """What the first videos say more of these traits than the second, on the same people."""
-
-    def ahead(rows: np.ndarray | slice) -> float:
-        return r2(ours_NI[rows], true_NI[rows], names) - r2(theirs_NI[rows], true_NI[rows], names)
-
-    return ahead(slice(None)), [ahead(rows) for rows in _resamples(len(true_NI))]
-
-
 def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
-    return _said(*_r2_draws(read_NI, true_NI, names))
+    return _said(*r2_draws(read_NI, true_NI, names))
 
 
 def _r2_ahead(ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
-    return _said(*_ahead_draws(ours_NI, theirs_NI, true_NI, names))
+    return _said(*ahead_draws(ours_NI, theirs_NI, true_NI, names))
 
 
 def _interval(values_N: np.ndarray) -> str:
-    return _said(float(values_N.mean()), [float(values_N[rows].mean()) for rows in _resamples(len(values_N))])
-
-
-def _bounds(value: float, draws: Sequence[float]) -> tuple[float, float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return value, float(low), float(high)
+    return _said(*mean_draws(values_N))
 
 
 def _said(value: float, draws: Sequence[float]) -> str:
-    value, low, high = _bounds(value, draws)
+    value, low, high = bounds_of(value, draws)
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _resamples(count: int) -> list[np.ndarray]:
-    random = np.random.RandomState(0)
-    return [random.randint(count, size=count) for _ in range(_DRAWS)]
 
 
 def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
@@ -173,8 +148,8 @@ def _paired(found: dict, true_NI: np.ndarray) -> list[str]:
         faces = np.mean([np.array(ours["face"]) - np.array(theirs["face"]) for ours, theirs in pairs], 0)
         cells = [_interval(faces)]
         for traits in PARTS.values():
-            ahead = [_ahead_draws(np.array(a["traits"]), np.array(b["traits"]), true_NI, traits) for a, b in pairs]
-            cells.append(_said(float(np.mean([value for value, _ in ahead])), np.mean([d for _, d in ahead], 0)))
+            ahead = [ahead_draws(np.array(a["traits"]), np.array(b["traits"]), true_NI, traits) for a, b in pairs]
+            cells.append(_said(*over_seeds(ahead)))
         label = f"{VARIANTS[name].title}, {'seed' if len(seeds) == 1 else 'mean of seeds'} {', '.join(map(str, seeds))}"
         lines.append(f"| {label} | {' | '.join(cells)} |")
     if not lines:
@@ -220,8 +195,8 @@ def _whose_traits(found: dict, true_NI: np.ndarray) -> list[str]:
         read_NI = np.array(result["crossed"]["traits"])
         rows = []
         for trait in TRAITS:
-            of_clip, of_portrait = (_r2_draws(read_NI, true, (trait,)) for true in (true_NI, np.roll(true_NI, -1, 0)))
-            if max(_bounds(*of_clip)[1], _bounds(*of_portrait)[1]) > 0:
+            of_clip, of_portrait = (r2_draws(read_NI, true, (trait,)) for true in (true_NI, np.roll(true_NI, -1, 0)))
+            if max(bounds_of(*of_clip)[1], bounds_of(*of_portrait)[1]) > 0:
                 rows.append(f"| `{trait}` | {_said(*of_clip)} | {_said(*of_portrait)} |")
         head = f"| crossed, seed {seed}: R² by trait | the clip's person | the portrait's person |"
         said = "One person's clip with another's portrait; traits that show somebody's."

@@ -25,6 +25,11 @@ from training.world.models.probe import load_probe
 BOUNDS = "bounds"
 
 
+def world_suffix(world: int) -> str:
+    """Of names of files that are about another world than the first."""
+    return f"-world{world}" if world else ""
+
+
 class Bench:
     """The models that measure and are measured with, loaded when first needed."""
 
@@ -49,12 +54,12 @@ class Bench:
 
     def write_bounds(self, results: Path) -> None:
         """What can be reached: people's real other clips; and what comes without any identity."""
-        path = results / f"{BOUNDS}{f'-world{self.world}' if self.world else ''}.json"
+        path = results / f"{BOUNDS}{world_suffix(self.world)}.json"
         if path.is_file():
             return
         started = time.monotonic()
         plain = evaluate.make_videos(self.transformer, self.vae, self.people, None, None)
-        self._keep(plain, "none")
+        self._keep(plain, f"none{world_suffix(self.world)}")
         _write(
             path,
             {

@@ -1,21 +1,49 @@
 """Held-out people side by side: what Slot-ID was shown, what each variant made of it, and the real clip.
 
-    python -m training.world.experiment.sheet outputs/world OUT.png --runs slotid-0 portrait_only-0
-
-Letters: N people, F frames, H W height and width.
+Letters: N people, V videos, F frames, H W height and width.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from safetensors.numpy import load_file
 
-from training.media import SheetRow, contact_sheet
+from training.media import SheetRow, contact_sheet, write_mp4
+from training.world.experiment.results import world_suffix
 from training.world.pictures import WorldClip, picture_path, read_pictures
+
+SIDE_BY_SIDE = "side_by_side"
+_SHOWN = {
+    "slotid-0": "Slot-ID",
+    "portrait_only-0": "portrait only",
+    "conv_pool-0": "A: 3DConv-Pool",
+    "orderless-0": "B: orderless",
+    "none": "no identity",
+}
+_SCALE, _HEAD, _ROUNDS = 2, 28, 3
+
+
+def show(folder: Path, results: Path, *, world: int) -> None:
+    """``side_by_side`` as ``.png`` and ``.mp4`` beside the results, of the videos that :mod:`.results` kept.
+
+    Nothing where Slot-ID's own are not there.
+
+    Args:
+        folder: reproduce.py's.
+    """
+    files = {label: folder / "videos" / f"{name}{world_suffix(world)}.safetensors" for name, label in _SHOWN.items()}
+    videos = {label: load_file(path)["videos"] for label, path in files.items() if path.is_file()}
+    if "Slot-ID" not in videos:
+        return
+    many = min(len(video) for video in videos.values())
+    path = results / f"{SIDE_BY_SIDE}{world_suffix(world)}.png"
+    said = ["Every video has the noise and the caption of the real clip below it."]
+    side_by_side(path, folder / "pictures", videos, people=min(2, many), world=world, captions=said)
+    in_motion(path.with_suffix(".mp4"), folder / "pictures", videos, people=min(6, many), world=world)
 
 
 def side_by_side(
@@ -39,20 +67,21 @@ def side_by_side(
     contact_sheet(path, title="Slot-ID World: held-out people", rows=rows, captions=captions)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="reproduce.py's")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--runs", nargs="+", required=True, metavar="VARIANT-SEED", help="none is no identity")
-    parser.add_argument("--people", type=int, default=3)
-    parser.add_argument("--world", type=int, default=0)
-    args = parser.parse_args()
-    videos = {run: load_file(args.folder / "videos" / f"{run}.safetensors")["videos"] for run in args.runs}
-    side_by_side(
-        args.out, args.folder / "pictures", videos, people=args.people, world=args.world,
-        captions=["Every video has the noise and the caption of the real clip below it."],
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+def in_motion(path: Path, pictures: Path, videos: Mapping[str, np.ndarray], *, people: int, world: int) -> None:
+    """An MP4: a row for each of the first held-out people, a column for each kind of video. Arguments as above."""
+    columns = {"reference": [], "real other clip": []}
+    for index in range(people):
+        for clip, shown in enumerate(columns.values()):
+            drawn = WorldClip(split="held_out", index=index, clip=clip, world=world)
+            shown.append(read_pictures(picture_path(pictures, drawn))["clip"].numpy())
+    columns |= {label: list(video[:people]) for label, video in videos.items()}
+    grid_FHW3 = np.concatenate([np.concatenate(shown, 1) for shown in columns.values()], 2)
+    width, height = (_SCALE * side for side in grid_FHW3.shape[2:0:-1])
+    font, frames = ImageFont.load_default(size=15), []
+    for picture_HW3 in grid_FHW3:
+        frame = Image.new("RGB", (width, height + _HEAD), "white")
+        frame.paste(Image.fromarray(picture_HW3).resize((width, height), Image.Resampling.BICUBIC), (0, _HEAD))
+        for place, label in enumerate(columns):
+            ImageDraw.Draw(frame).text((place * width // len(columns) + 6, 5), label, "black", font)
+        frames.append(np.asarray(frame))
+    write_mp4(path, np.stack(frames * _ROUNDS))
