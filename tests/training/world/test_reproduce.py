@@ -116,10 +116,9 @@ def test_people_in_motion_side_by_side(tmp_path):
     draw_missing(tmp_path, list(people("held_out", 2)))
     grey = np.full((2, FRAMES, SIZE, SIZE, 3), 128, np.uint8)
     in_motion(tmp_path / "m.mp4", tmp_path, {"grey": grey}, people=2, world=0)
-    frames = read_clip(tmp_path / "m.mp4", frames=3 * FRAMES - 2).frames_FHWC.numpy().astype(float)
+    frames = read_clip(tmp_path / "m.mp4", frames=FRAMES).frames_FHWC.numpy().astype(float)
     side = 2 * SIZE
-    assert frames.shape == (3 * FRAMES - 2, 28 + 2 * side, 3 * side, 3)
-    assert np.abs(frames[:FRAMES] - frames[FRAMES : 2 * FRAMES]).mean() < 2, "in rounds"
+    assert frames.shape == (FRAMES, 28 + 2 * side, 3 * side, 3)
     cells = frames[4, 28:].reshape(2, side, 3, side, 3).swapaxes(1, 2)[:, :, ::2, ::2]
     for person in range(2):
         for clip in range(2):

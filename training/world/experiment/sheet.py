@@ -24,7 +24,7 @@ _SHOWN = {
     "orderless-0": "B: orderless",
     "none": "no identity",
 }
-_SCALE, _HEAD, _ROUNDS = 2, 28, 3
+_SCALE, _HEAD = 2, 28
 
 
 def show(folder: Path, results: Path, *, world: int) -> None:
@@ -42,8 +42,8 @@ def show(folder: Path, results: Path, *, world: int) -> None:
     many = min(len(video) for video in videos.values())
     path = results / f"{SIDE_BY_SIDE}{world_suffix(world)}.png"
     said = ["Every video has the noise and the caption of the real clip below it."]
-    side_by_side(path, folder / "pictures", videos, people=min(2, many), world=world, captions=said)
-    in_motion(path.with_suffix(".mp4"), folder / "pictures", videos, people=min(6, many), world=world)
+    side_by_side(path, folder / "pictures", videos, people=1, world=world, captions=said)
+    in_motion(path.with_suffix(".mp4"), folder / "pictures", videos, people=min(4, many), world=world)
 
 
 def side_by_side(
@@ -84,4 +84,4 @@ def in_motion(path: Path, pictures: Path, videos: Mapping[str, np.ndarray], *, p
         for place, label in enumerate(columns):
             ImageDraw.Draw(frame).text((place * width // len(columns) + 6, 5), label, "black", font)
         frames.append(np.asarray(frame))
-    write_mp4(path, np.stack(frames * _ROUNDS))
+    write_mp4(path, np.stack(frames))
