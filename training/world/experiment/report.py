@@ -33,8 +33,8 @@ def write_report(results: Path) -> None:
         "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON",
         "files beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
-    for bounds_file in sorted(results.glob(f"{BOUNDS}*.json")):
-        bounds = json.loads(bounds_file.read_text(encoding="utf-8"))
+    worlds = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob(f"{BOUNDS}*.json")]
+    for bounds in sorted(worlds, key=lambda bounds: bounds["identity_seed"]):
         lines += ["", *_section(results, bounds)]
     with atomic(results / PAGE) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
