@@ -76,6 +76,7 @@ def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.full
 def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
     folder, arguments = reproduced
     variants = ["portrait_only", "no_film"]
@@ -87,6 +88,7 @@ def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
     assert (folder / "logs" / "no_film-0.log").stat().st_size and not (folder / "results" / "no_film-0.json").exists()
 
 
+@pytest.mark.full
 def test_the_shipped_models_are_taken_further(reproduced, tmp_path):
     folder, arguments = reproduced
     shutil.copytree(folder / "pictures", tmp_path / "pictures")

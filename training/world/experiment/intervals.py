@@ -1,6 +1,6 @@
 """Figures over people with 95 % intervals: a bootstrap that draws the same people for everything it is asked.
 
-Letters: N people, I traits.
+Letters: D draws, N people, I traits.
 """
 
 from __future__ import annotations
@@ -18,27 +18,34 @@ _DRAWS = 1000
 
 def r2(read_NI: np.ndarray, true_NI: np.ndarray, names: Sequence[str]) -> float:
     """Mean over these traits of the share of their spread that is read."""
-    columns = [TRAITS.index(name) for name in names]
-    lost = ((read_NI - true_NI)[:, columns] ** 2).mean(0)
-    return float((1 - lost / true_NI[:, columns].var(0)).mean())
+    return float(_r2(*_columns(read_NI, true_NI, names)))
 
 
 def r2_draws(read_NI: np.ndarray, true_NI: np.ndarray, names: Sequence[str]) -> Draws:
-    draws = [r2(read_NI[rows], true_NI[rows], names) for rows in _resamples(len(true_NI))]
-    return r2(read_NI, true_NI, names), draws
+    read, true = _columns(read_NI, true_NI, names)
+    rows_DN = _resamples(len(true_NI))
+    return float(_r2(read, true)), _r2(read[rows_DN], true[rows_DN]).tolist()
+
+
+def _columns(read_NI: np.ndarray, true_NI: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    columns = [TRAITS.index(name) for name in names]
+    return read_NI[:, columns], true_NI[:, columns]
+
+
+def _r2(read: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Of ``[..., N, I]``."""
+    return (1 - ((read - true) ** 2).mean(-2) / true.var(-2)).mean(-1)
 
 
 def ahead_draws(ours_NI: np.ndarray, theirs_NI: np.ndarray, true_NI: np.ndarray, names: Sequence[str]) -> Draws:
     """What the first videos say more of these traits than the second, on the same people."""
 
-    def ahead(rows: np.ndarray | slice) -> float:
-        return r2(ours_NI[rows], true_NI[rows], names) - r2(theirs_NI[rows], true_NI[rows], names)
-
-    return ahead(slice(None)), [ahead(rows) for rows in _resamples(len(true_NI))]
+    (ours, ours_D), (theirs, theirs_D) = (r2_draws(read_NI, true_NI, names) for read_NI in (ours_NI, theirs_NI))
+    return ours - theirs, np.subtract(ours_D, theirs_D).tolist()
 
 
 def mean_draws(values_N: np.ndarray) -> Draws:
-    return float(values_N.mean()), [float(values_N[rows].mean()) for rows in _resamples(len(values_N))]
+    return float(values_N.mean()), values_N[_resamples(len(values_N))].mean(-1).tolist()
 
 
 def over_seeds(of_seeds: Sequence[Draws]) -> Draws:
@@ -52,6 +59,6 @@ def bounds_of(value: float, draws: Sequence[float]) -> tuple[float, float, float
     return value, float(low), float(high)
 
 
-def _resamples(count: int) -> list[np.ndarray]:
-    random = np.random.RandomState(0)
-    return [random.randint(count, size=count) for _ in range(_DRAWS)]
+def _resamples(count: int) -> np.ndarray:
+    """``[D, N]`` people, the same ones in every call."""
+    return np.random.RandomState(0).randint(count, size=(_DRAWS, count))
