@@ -1,6 +1,6 @@
 """Held-out people side by side: what Slot-ID was shown, what each variant made of it, and the real clip.
 
-Letters: N people, V videos, F frames, H W height and width.
+Letters: N people, F frames, H W height and width.
 """
 
 from __future__ import annotations
