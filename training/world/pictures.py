@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,12 +28,14 @@ from slotid_core.errors import SlotIDError
 from training.media import atomic
 from training.world.identity import Identity, sample_identity
 from training.world.models.device import best_device
-from training.world.population import SPLITS, person_seed, world_clip, world_portrait
+from training.world.population import SPLITS, person_seed, world_clips, world_portraits
 from training.world.scenario import Scenario, caption, sample_scenarios
 
 FRAMES, SIZE, CLIPS = 17, 80, 2
 """Of a clip, of its square, of each person."""
 _FORMAT = "slotid-world-1"
+_TOGETHER = 6
+"""Clips that a process draws in one go on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +74,18 @@ class WorldClip:
 
     def draw(self, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """``clip`` ``[F, H, W, 3]`` and ``portrait`` ``[H, W, 3]``, uint8. Another device may round otherwise."""
-        frames = world_clip(self.identity, self.scenario, FRAMES, SIZE, 2 * self.seed + self.clip, device=device)
-        portrait = world_portrait(self.identity, self.scenario, SIZE, device=device)
-        return {"clip": torch.from_numpy(frames), "portrait": torch.from_numpy(portrait)}
+        return draw_clips([self], device)[0]
+
+
+def draw_clips(clips: Sequence[WorldClip], device: torch.device | str = "cpu") -> list[dict[str, Tensor]]:
+    """What :meth:`WorldClip.draw` draws of each."""
+    performances = [(clip.identity, clip.scenario, 2 * clip.seed + clip.clip) for clip in clips]
+    drawn = zip(
+        world_clips(performances, FRAMES, SIZE, device=device),
+        world_portraits([performance[:2] for performance in performances], SIZE, device=device),
+        strict=True,
+    )
+    return [{"clip": torch.from_numpy(clip), "portrait": torch.from_numpy(portrait)} for clip, portrait in drawn]
 
 
 def clip_of_name(name: str) -> WorldClip:
@@ -128,18 +139,21 @@ def draw_missing(folder: Path, clips: list[WorldClip], processes: int = 1) -> in
             if processes > 1:
                 pool = multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,))
                 each = stack.enter_context(pool).imap
-            for _ in each(_draw_one, missing):
-                bar.update()
+            size = 1 if best_device().type == "cpu" else _TOGETHER
+            for count in each(_draw, [missing[start : start + size] for start in range(0, len(missing), size)]):
+                bar.update(count)
     finally:
         torch.set_num_threads(threads)
     return len(missing)
 
 
-def _draw_one(job: tuple[Path, WorldClip]) -> None:
-    path, clip = job
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_bytes(save(clip.draw(best_device()), metadata={"format": _FORMAT, "caption": clip.caption}))
+def _draw(jobs: list[tuple[Path, WorldClip]]) -> int:
+    pictures = draw_clips([clip for _, clip in jobs], best_device())
+    for (path, clip), drawn in zip(jobs, pictures, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            temporary.write_bytes(save(drawn, metadata={"format": _FORMAT, "caption": clip.caption}))
+    return len(jobs)
 
 
 def main() -> None:

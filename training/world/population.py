@@ -5,6 +5,8 @@ Letters: F frames, H W height and width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -55,15 +57,47 @@ def world_clip(
     Args:
         seed: of what neither person nor caption says, see ``perform``.
     """
-    scenes = perform(identity, scenario, frames, fps, seed)
-    return _to_bytes(draw_frames(head_traits(identity), scenes, size, size, device=device))
+    return world_clips([(identity, scenario, seed)], frames, size, fps=fps, device=device)[0]
+
+
+def world_clips(
+    performances: Sequence[tuple[Identity, Scenario, int]],
+    frames: int,
+    size: int,
+    *,
+    fps: float = 16.0,
+    device: torch.device | str = "cpu",
+) -> list[np.ndarray]:
+    """Clips as :func:`world_clip` draws them, on a GPU all in one go: it takes hardly longer for several than for one,
+    but 0.25 GB of memory for each of 17 frames of 80 pixels."""
+    device = torch.device(device)
+    scenes = [perform(identity, scenario, frames, fps, seed) for identity, scenario, seed in performances]
+    heads = [head_traits(identity) for identity, _, _ in performances]
+    images = draw_frames(
+        [head for head in heads for _ in range(frames)],
+        [scene for clip in scenes for scene in clip],
+        size,
+        size,
+        together=None if device.type == "cpu" else len(heads) * frames,
+        device=device,
+    )
+    return [_to_bytes(image_FHW3) for image_FHW3 in images.split(frames)]
 
 
 def world_portrait(
     identity: Identity, scenario: Scenario, size: int, *, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """A frontal, neutral picture on white, in the scenario's shirt and light, ``[H, W, 3]``, square."""
-    return _to_bytes(draw_frames(head_traits(identity), [pose_for_portrait(scenario)], size, size, device=device))[0]
+    return world_portraits([(identity, scenario)], size, device=device)[0]
+
+
+def world_portraits(
+    people: Sequence[tuple[Identity, Scenario]], size: int, *, device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
+    """Portraits as :func:`world_portrait` draws them."""
+    heads = [head_traits(identity) for identity, _ in people]
+    images = draw_frames(heads, [pose_for_portrait(scenario) for _, scenario in people], size, size, device=device)
+    return list(_to_bytes(images))
 
 
 def _to_bytes(image_FHW3: torch.Tensor) -> np.ndarray:

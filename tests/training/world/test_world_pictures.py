@@ -9,6 +9,7 @@ import torch
 from slotid_core.reference.faces.face import Pose
 from training.world.identity import SIDE, head_traits, sample_identity
 from training.world.performance import perform, pose_for_portrait
+from training.world.pictures import WorldClip, draw_clips
 from training.world.population import person_seed, world_clip, world_portrait
 from training.world.render import draw_frames, render
 from training.world.scenario import sample_scenarios
@@ -43,6 +44,25 @@ def test_clips_are_the_renderers_pictures_but_for_fine_detail():
     assert (quick - fine).abs().mean() < 0.01
     one_by_one = draw_frames(head_traits(identity), scenes, 64, 64, together=1)
     assert (quick - one_by_one).abs().mean() < 1e-4
+
+
+def test_clips_drawn_in_one_go_are_those_drawn_by_themselves():
+    """As a GPU draws them; here on the CPU, with as many frames together."""
+    heads, scenes = [], []
+    for index, (clip, frames) in enumerate(((0, 3), (1, 2))):
+        identity, scenarios = person(index)
+        scenes += perform(identity, scenarios[clip], frames, seed=7)
+        heads += [head_traits(identity)] * frames
+    together = draw_frames(heads, scenes, SIZE, SIZE, together=5)
+    for part in (slice(0, 3), slice(3, 5)):
+        alone = draw_frames(heads[part.start], scenes[part], SIZE, SIZE)
+        assert (together[part] - alone).abs().mean() < 1e-4
+    assert (together[:2] - together[3:]).abs().mean() > 0.02
+    both = draw_clips([WorldClip(split="held_out", index=i, clip=0) for i in (0, 1)])
+    for index, drawn in enumerate(both):
+        alone = WorldClip(split="held_out", index=index, clip=0).draw()
+        for name in ("clip", "portrait"):
+            assert (drawn[name].int() - alone[name].int()).abs().max() <= 1, name
 
 
 def test_a_portrait_is_on_white_in_the_clips_shirt_and_knows_no_dynamics():

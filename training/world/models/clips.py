@@ -14,7 +14,7 @@ from slotid_core.latents import denormalise, normalise
 from training.wan_diffusers import AutoencoderKLWan
 from training.world.models.device import half
 
-_TOGETHER = 20
+_TOGETHER = 100
 """On a GPU, which one clip of 80 pixels would leave idle. A CPU gains nothing from more than one."""
 
 

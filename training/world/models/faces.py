@@ -44,8 +44,7 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
         who: person of each clip, uint8 after the VAE. In a mirror a person is somebody else.
     """
     random, device = np.random.RandomState(seed), next(probe.parameters()).device
-    views = [_seen(probe, [augmented(clip.flip(2) if mirrored else clip, random) for clip in clips_NFHW3])
-             for mirrored in (False, False, True)]  # fmt: skip
+    views = [_seen(probe, clips_NFHW3, random, mirrored=mirrored) for mirrored in (False, False, True)]
     people = {person: p for p, person in enumerate(sorted(set(who)))}
     labels_VN = torch.tensor([[people[w] + mirrored * len(people) for w in who] for mirrored in (0, 0, 1)])
     centres_PE = nn.Parameter(torch.randn(2 * len(people), EMBEDDING, device=device))
@@ -66,8 +65,11 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
 
 
 @torch.no_grad()
-def _seen(probe: Probe, clips: list[Tensor], batch: int = 20) -> Tensor:
-    device = next(probe.parameters()).device
-    with half(device):
-        parts = [probe.see(torch.stack(clips[i : i + batch]).to(device)) for i in range(0, len(clips), batch)]
-    return torch.cat(parts).float().cpu()
+def _seen(probe: Probe, clips_NFHW3: Tensor, random: np.random.RandomState, *, mirrored: bool) -> Tensor:
+    """``[N, F, D]``, each clip moved by chance."""
+    parts, device = [], next(probe.parameters()).device
+    for clips_BFHW3 in clips_NFHW3.split(20):
+        rows = [augmented(clip.flip(2) if mirrored else clip, random) for clip in clips_BFHW3]
+        with half(device):
+            parts.append(probe.see(torch.stack(rows).to(device)).float().cpu())
+    return torch.cat(parts)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from slotid_core.latents import WAN21_MEAN, WAN21_STD
 from training.wan_diffusers import AutoencoderKLWan, load_vae
@@ -79,16 +80,22 @@ def _without_fine_branches(vae: AutoencoderKLWan) -> Iterator[None]:
             del block.forward
 
 
-def _crops(files: list[Path], random: np.random.RandomState, count: int, frames: int, side: int) -> Tensor:
-    """``[B, 3, F, side, side]`` in -1 to 1."""
+def _read(files: list[Path]) -> tuple[Tensor, Tensor]:
+    """All clips and portraits, uint8 ``[N, F, H, W, 3]``, kept in memory: a GPU learns faster than a disk reads."""
+    seen = [read_pictures(path) for path in tqdm(files, desc="reading", leave=False)]
+    return torch.stack([one["clip"] for one in seen]), torch.stack([one["portrait"][None] for one in seen])
+
+
+def _crops(clips_NFHW3: Tensor, random: np.random.RandomState, count: int, frames: int, side: int) -> Tensor:
+    """``[B, 3, frames, side, side]`` in -1 to 1 from uint8 clips, half of them in a mirror."""
     crops = []
-    for _ in range(count):
-        pictures = read_pictures(files[random.randint(len(files))])
-        clip = pictures["portrait"][None] if frames == 1 else pictures["clip"]
+    for index in random.randint(len(clips_NFHW3), size=count):
+        clip = clips_NFHW3[index]
         t, y, x = (
             random.randint(most - size + 1) for most, size in zip(clip.shape[:3], (frames, side, side), strict=True)
         )
-        crops.append(clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2))
+        crop = clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2)
+        crops.append(crop.flip(-1) if random.uniform() < 0.5 else crop)
     return torch.stack(crops).float() / 127.5 - 1
 
 
@@ -98,12 +105,13 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
     vae = new_vae(seed) if start is None else load_vae(start)
     vae.train().requires_grad_(True).to(device)
     files = sorted((pictures / "train").glob("*.safetensors"))
+    clips_NFHW3, portraits_N1HW3 = (pictures_NFHW3.to(device) for pictures_NFHW3 in _read(files))
+    torch.backends.cudnn.benchmark = True
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
     started, step, running = time.monotonic(), 0, None
 
     def learn(wanted: Tensor, weight: float) -> float:
-        wanted = wanted.to(device)
         with half(device):
             latents = vae.encode(wanted).latent_dist.mean
             spread = latents.detach().float().std()
@@ -121,10 +129,10 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
         fine = share > _FINE_FROM or start is not None
         with nullcontext() if fine else _without_fine_branches(vae):
             side = SIZE if fine else 48
-            learn(_crops(files, random, 2 * clips, 1, side), 0.2)
+            learn(_crops(portraits_N1HW3, random, 2 * clips, 1, side), 0.2)
             # Colours drift beyond the length that was learned from, so the end sees whole clips.
             crops = (clips, FRAMES, side) if fine else (6 * clips, 9, side)
-            found = learn(_crops(files, random, *crops), 1.0)
+            found = learn(_crops(clips_NFHW3, random, *crops), 1.0)
         optimizer.step(min(1, (step + 1) / 20) * (0.02 + (0.98 if start is None else 0.5) * (1 - share)))
         running = found if running is None else 0.97 * running + 0.03 * found
         if step % 25 == 0:
