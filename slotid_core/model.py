@@ -59,14 +59,7 @@ class SlotID(nn.Module):
             SlotIDError: latents of a shape that does not fit.
         """
         slots_BSD, routing = self.read(clip_latents_BCTHW, generators)
-        anchors_BKD = self.portrait(portrait_latents_BCTHW)
-        embedding = IdentityEmbedding(
-            clip_tokens_BSE=self.clip_tokens(slots_BSD),
-            portrait_tokens_BKE=self.portrait_tokens(anchors_BKD),
-            clip_global_BG=self.clip_global(slots_BSD.mean(dim=1)),
-            portrait_global_BG=self.portrait_global(anchors_BKD.mean(dim=1)),
-        )
-        return Encoding(embedding, routing, slots_BSD)
+        return Encoding(self.embed(slots_BSD, portrait_latents_BCTHW), routing)
 
     def read(
         self, clip_latents_BCTHW: Tensor, generators: Sequence[torch.Generator] | None = None
@@ -77,6 +70,17 @@ class SlotID(nn.Module):
             return self.conv_pool(clip_latents_BCTHW), None
         reading = self.reader(self.encoder(clip_latents_BCTHW, generators))
         return reading.slots_BSD, reading.routing
+
+    def embed(self, slots_BSD: Tensor, portrait_latents_BCTHW: Tensor) -> IdentityEmbedding:
+        """Identities from what :meth:`read` gave of the clips, and portraits; arguments and errors as in
+        :meth:`encode`."""
+        anchors_BKD = self.portrait(portrait_latents_BCTHW)
+        return IdentityEmbedding(
+            clip_tokens_BSE=self.clip_tokens(slots_BSD),
+            portrait_tokens_BKE=self.portrait_tokens(anchors_BKD),
+            clip_global_BG=self.clip_global(slots_BSD.mean(dim=1)),
+            portrait_global_BG=self.portrait_global(anchors_BKD.mean(dim=1)),
+        )
 
     @property
     def output_layers(self) -> list[nn.Parameter]:

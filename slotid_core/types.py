@@ -94,8 +94,6 @@ class Encoding:
     embedding: IdentityEmbedding
     routing: Routing | None
     """What each slot read; ``None`` for the 3DConv-Pool ablation, which does not route."""
-    slots_BSD: Tensor
-    """Slot states before the projection to the backbone's width."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from slotid_core.config import SlotIDConfig
 from slotid_core.injection import Injection
 from slotid_core.lora import LoraWeights
 from slotid_core.model import SlotID
-from slotid_core.types import Encoding, IdentityEmbedding
+from slotid_core.types import IdentityEmbedding
 from training.trainer.batches import Item
 from training.trainer.contrast import contrast
 from training.trainer.draws import generator_of
@@ -88,17 +88,20 @@ class Adapter(nn.Module):
         return self._flow(items, self.embed(items))
 
     def losses_and_contrast(self, items: Sequence[Item], temperature: float) -> tuple[Tensor, Tensor]:
-        """:meth:`losses`, and how badly the slots tell these people apart, ``[B]`` float32, from one encoding."""
-        encoding = self._encode(items)
+        """:meth:`losses`, and how badly the slots tell these people apart, ``[B]`` float32, from one reading of all
+        clips."""
         rows = [row for row, item in enumerate(items) if item.second_CTHW is not None]
-        flow_B = self._flow(items, self._dropped(items, encoding.embedding))
+        clips = [item.reference_CTHW for item in items] + [items[row].second_CTHW for row in rows]
+        generators = self._generators(items) + [generator_of(items[row].draw.token_seed, "second") for row in rows]
+        with self._autocast():
+            slots_NSD, _ = self.slotid.read(self._stack(clips), generators)
+            first_BSD, second_RSD = slots_NSD.split([len(items), len(rows)])
+            embedding = self.slotid.embed(first_BSD, self._stack([item.portrait_CTHW for item in items]))
+        flow_B = self._flow(items, self._dropped(items, embedding))
         if not rows:
             return flow_B, torch.zeros_like(flow_B)
-        generators = [generator_of(items[row].draw.token_seed, "second") for row in rows]
-        with self._autocast():
-            second_RSD, _ = self.slotid.read(self._stack([items[row].second_CTHW for row in rows]), generators)
         people = [item.entry.person for item in items]
-        return flow_B, contrast(encoding.slots_BSD, second_RSD, rows, people, temperature)
+        return flow_B, contrast(first_BSD, second_RSD, rows, people, temperature)
 
     def _flow(self, items: Sequence[Item], embedding: IdentityEmbedding) -> Tensor:
         clean_BCTHW = self._stack([item.target_CTHW for item in items])
@@ -125,16 +128,16 @@ class Adapter(nn.Module):
 
     def embed(self, items: Sequence[Item]) -> IdentityEmbedding:
         """The identities of the shown references, with what is dropped of them."""
-        return self._dropped(items, self._encode(items).embedding)
-
-    def _encode(self, items: Sequence[Item]) -> Encoding:
-        generators = [torch.Generator().manual_seed(item.draw.token_seed) for item in items]
         with self._autocast():
-            return self.slotid.encode(
+            encoding = self.slotid.encode(
                 self._stack([item.reference_CTHW for item in items]),
                 self._stack([item.portrait_CTHW for item in items]),
-                generators,
+                self._generators(items),
             )
+        return self._dropped(items, encoding.embedding)
+
+    def _generators(self, items: Sequence[Item]) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(item.draw.token_seed) for item in items]
 
     def _dropped(self, items: Sequence[Item], embedding: IdentityEmbedding) -> IdentityEmbedding:
         keep_BP1 = self._stack([item.draw.keep_prefix_P for item in items]).unsqueeze(-1)
