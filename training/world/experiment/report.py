@@ -205,12 +205,13 @@ def _whose_traits(found: dict, true_NI: np.ndarray) -> list[str]:
 
 
 def _routing(found: dict) -> list[str]:
-    rows = [
-        f"| {VARIANTS[name].title}, seed {seed} | {result['routing']['entropy']:.3f} | "
-        f"{result['routing'].get('overlap', float('nan')):.3f} |"
-        for (name, seed), result in found.items()
-        if "routing" in result
-    ]
+    rows = []
+    for (name, seed), result in found.items():
+        if "routing" in result:
+            # A single slot has none to overlap with.
+            figures = (f"{result['routing'][figure]:.3f}" if figure in result["routing"] else ""
+                       for figure in ("entropy", "overlap"))  # fmt: skip
+            rows.append(f"| {VARIANTS[name].title}, seed {seed} | {' | '.join(figures)} |")
     if not rows:
         return []
     head = "What slots read: entropy (1 is evenly everywhere) and overlap of two slots (1 is the same places)."
