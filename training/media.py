@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +97,11 @@ def _wrap(text: str, fits: Callable[[str], bool]) -> list[str]:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
+        # Not every script has spaces.
+        while len(lines[-1]) > 1 and not fits(lines[-1]):
+            line = lines.pop()
+            most = max(n for n in range(1, len(line)) if n == 1 or fits(line[:n]))
+            lines += [line[:most], line[most:]]
     return lines
 
 
@@ -118,7 +122,7 @@ def contact_sheet(
     """A PNG to look at: title, warning, rows of pictures, captions.
 
     Letters are drawn without their accents, and others than Latin ones as "?", since Pillow's own font has no more.
-    The captions as they were given are in the file's metadata under ``Description``.
+    Captions end after 1,000 characters; as they were given they are in the file's metadata under ``Description``.
 
     Raises:
         SlotIDError: the folder can't be written.
@@ -153,7 +157,7 @@ def contact_sheet(
         y += cell_height
     y += 18
     for caption in captions:
-        write(textwrap.shorten(caption, _LONGEST_CAPTION, placeholder=" ..."), 20, _INK)
+        write(caption if len(caption) <= _LONGEST_CAPTION else f"{caption[:_LONGEST_CAPTION]} ...", 20, _INK)
     metadata = PngImagePlugin.PngInfo()
     metadata.add_itxt("Description", "\n".join(captions))
     with atomic(path) as temporary:

@@ -105,6 +105,15 @@ def test_long_captions_wrap_inside_the_sheet(tmp_path):
     assert (long[:, :20] == paper).all() and (long[:, -20:] == paper).all()
 
 
+def test_captions_without_spaces_wrap_and_are_cut_where_long(tmp_path):
+    short = sheet(tmp_path / "a.png", captions=["字" * 10])
+    long = sheet(tmp_path / "b.png", captions=["字" * 400])
+    cut, longer = (sheet(tmp_path / f"{n}.png", captions=["Prompt: " + "字" * n]) for n in (1100, 3000))
+    assert short.shape[0] < long.shape[0] < cut.shape[0] == longer.shape[0]
+    for picture in (long, cut):
+        assert (picture[:, -20:] == picture[0, 0]).all()
+
+
 def test_letters_that_the_font_lacks(tmp_path):
     """They are drawn as others, never as empty boxes, and the text itself is kept."""
     plain, accented = (
