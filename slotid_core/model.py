@@ -72,8 +72,8 @@ class SlotID(nn.Module):
         return reading.slots_BSD, reading.routing
 
     def embed(self, slots_BSD: Tensor, portrait_latents_BCTHW: Tensor) -> IdentityEmbedding:
-        """Identities from what :meth:`read` gave of the clips, and portraits; arguments and errors as in
-        :meth:`encode`."""
+        """Identities from slot states ``[B, S, D]``, as :meth:`read` gives them of the clips, and portraits; arguments
+        and errors as in :meth:`encode`."""
         anchors_BKD = self.portrait(portrait_latents_BCTHW)
         return IdentityEmbedding(
             clip_tokens_BSE=self.clip_tokens(slots_BSD),

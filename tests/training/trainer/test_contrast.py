@@ -5,6 +5,7 @@ Shape letters: B clips, R of them with a second view, S slots, D their width.
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from slotid_core.errors import SlotIDError
 from training.trainer import run as running
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
 from training.trainer.contrast import contrast
+from training.trainer.draws import generator_of
 from training.trainer.processes import Processes
 
 PEOPLE = ["a", "b", "c", "a", "d"]
@@ -83,6 +85,25 @@ def test_a_person_with_one_clip_takes_part_without_a_loss(
     alone = [item.entry.person == "person03" for item in items]
     _, contrast_B = make_adapter(settings).losses_and_contrast(items, 0.1)
     assert [bool(x == 0) for x in contrast_B] == alone and sum(alone) == 1
+
+
+def test_each_clip_is_contrasted_with_its_own_second(cache, make_settings, make_adapter, take_batch):
+    """Both are read in one pass; here each by itself."""
+    settings = make_settings("contrast.weight=0.1", "optim.batch=6", "optim.micro_batch=6")
+    adapter, items = make_adapter(settings), take_batch(cache, settings, 6)
+    items[2] = replace(items[2], second_CTHW=None)
+    rows = [row for row in range(6) if row != 2]
+    _, contrast_B = adapter.losses_and_contrast(items, 0.1)
+
+    def read(latents, generator):
+        return adapter.slotid.read(latents[None], [generator])[0]
+
+    first = [read(item.reference_CTHW, torch.Generator().manual_seed(item.draw.token_seed)) for item in items]
+    second = [read(items[row].second_CTHW, generator_of(items[row].draw.token_seed, "second")) for row in rows]
+    people = [item.entry.person for item in items]
+    expected_B = contrast(torch.cat(first), torch.cat(second), rows, people, 0.1)
+    torch.testing.assert_close(contrast_B, expected_B, rtol=1e-4, atol=1e-5)
+    assert contrast_B[2] == 0 and len({round(x, 3) for x in contrast_B.tolist()}) > 3, "a mix-up would show"
 
 
 def test_it_reaches_the_clip_stream_alone_and_leaves_the_loss_of_the_video(
