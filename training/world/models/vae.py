@@ -106,7 +106,6 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
     vae.train().requires_grad_(True).to(device)
     files = sorted((pictures / "train").glob("*.safetensors"))
     clips_NFHW3, portraits_N1HW3 = (pictures_NFHW3.to(device) for pictures_NFHW3 in _read(files))
-    torch.backends.cudnn.benchmark = True
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
     started, step, running = time.monotonic(), 0, None
@@ -144,20 +143,21 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
         step += 1
         if step % 250 == 0:
             write(vae, out.with_suffix(".part.safetensors"), {"steps": step})
-    fold(vae, files[:100])
+    fold(vae, clips_NFHW3[:100])
     facts = {"steps": step, "minutes": minutes, "clips": clips, "seed": seed, "base_dim": BASE_DIM}
     facts["psnr"] = -10 * math.log10(running)
     write(vae, out, facts)
 
 
 @torch.no_grad()
-def fold(vae: AutoencoderKLWan, files: list[Path]) -> None:
+def fold(vae: AutoencoderKLWan, clips_NFHW3: Tensor) -> None:
     """Put an affine map into ``quant_conv``, and its inverse into ``post_quant_conv``, so that latents of these clips
     have Wan 2.1's mean and spread, in place. What is decoded stays as it was."""
     vae.eval()
     channels = len(WAN21_MEAN)
     device = vae.quant_conv.weight.device
-    raw = torch.cat([vae.encode(_whole(path).to(device)).latent_dist.mean.cpu() for path in files]).float()
+    pixels = (clip[None].permute(0, 4, 1, 2, 3).to(device).float() / 127.5 - 1 for clip in clips_NFHW3)
+    raw = torch.cat([vae.encode(clip_13FHW).latent_dist.mean.cpu() for clip_13FHW in pixels]).float()
     vae.cpu()
     mean_C, std_C = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
     gain_C = torch.tensor(WAN21_STD) / std_C
@@ -167,10 +167,6 @@ def fold(vae: AutoencoderKLWan, files: list[Path]) -> None:
     before.bias[:channels] = before.bias[:channels] * gain_C + shift_C
     after.bias += -(after.weight[:, :, 0, 0, 0] * (shift_C / gain_C)).sum(1)
     after.weight /= gain_C.view(1, -1, 1, 1, 1)
-
-
-def _whole(path: Path) -> Tensor:
-    return read_pictures(path)["clip"].permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
 def write(vae: AutoencoderKLWan, out: Path, facts: dict) -> None:
