@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from training.trainer.run import train
 
     processes = Processes(args.device)
-    machine = this_machine(settings.run.folder, on_cpu=processes.device.type == "cpu")
+    machine = processes.leanest(this_machine(settings.run.folder, on_cpu=processes.device.type == "cpu"))
     planned = plan(settings, machine, processes=processes.count)
     if processes.is_first:
         print(planned.describe())

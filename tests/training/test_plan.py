@@ -223,3 +223,15 @@ def test_the_page_on_cost_is_up_to_date(big, repo_root):
 def test_a_page_without_marks_is_refused():
     with pytest.raises(SlotIDError, match="lacks the marks"):
         renew("# A page\n")
+
+
+@pytest.mark.parametrize(
+    ("card", "peak"),
+    [
+        ("NVIDIA A40", 150e12), ("NVIDIA RTX A4000", None), ("NVIDIA RTX A6000", 155e12), ("NVIDIA H200", 989e12),
+        ("NVIDIA H20", 148e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ],
+)  # fmt: skip
+def test_a_card_has_its_own_peak_or_none(card, peak):
+    assert Machine(name="here", device=card, vram=24 * GIB).peak_flops == peak

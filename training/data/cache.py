@@ -214,6 +214,8 @@ def open_cache(settings: Settings) -> Cache:
             if path.stat().st_size != shard["bytes"] or json.loads(file.metadata()["slotid"])["key"] != shard["key"]:
                 raise _damaged(path, "it is another than the manifest names")
     _check_videos(settings, manifest, hashes)
+    if os.access(folder, os.W_OK):  # a cache on a read-only disk will do: files are then read at every start
+        hashes.save()
     return Cache(folder, manifest, hashlib.sha256(text.encode()).hexdigest())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ CUDA_CONTEXT = int(0.7 * GIB)
 """Assumed: CUDA's context and the libraries' kernels and workspaces."""
 
 # Dense bfloat16 peak with float32 sums in TFLOP/s, from the makers' data sheets (where those give the figure with
-# sparsity, half of it). The first name that occurs in the device's is taken.
+# sparsity, half of it). The first name that occurs in the device's as whole words is taken.
 PEAKS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -54,8 +55,10 @@ class Machine:
     @property
     def peak_flops(self) -> float | None:
         """Dense bfloat16 of one card in FLOP/s; None where it is not known."""
-        found = [peak for name, peak in PEAKS.items() if name in self.device]
-        return found[0] * 1e12 if found and self.vram is not None else None
+        if self.vram is None or "Laptop" in self.device:  # a slower card of the same name
+            return None
+        found = [peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", self.device)]
+        return found[0] * 1e12 if found else None
 
 
 COMMON = {

@@ -8,6 +8,7 @@ Shape letters: C latent channels, T H W latent frames, height, width, L text tok
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,17 @@ def micro_batches(
             for start in range(rank * micro, batch, micro * processes):
                 yield [(step, position, indices[position]) for position in range(start, start + micro)]
 
-    return iter(DataLoader(clips, batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers))
+    loader = DataLoader(
+        clips, batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers, worker_init_fn=_deaf
+    )
+    return iter(loader)
+
+
+def _deaf(_: int) -> None:
+    """Ctrl+C and SIGTERM reach a whole group of processes. The trainer heeds them after the update at hand, for which
+    its workers have to live; they end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Keys:

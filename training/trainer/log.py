@@ -36,7 +36,8 @@ class Log:
 
     Args:
         folder: the run's.
-        step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped.
+        step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped; all of it where
+            the run begins, for a beginning is validated again.
 
     Raises:
         SlotIDError: the folder can't be written; wandb is asked for and not installed.
@@ -46,13 +47,13 @@ class Log:
         self.path, self._curves = folder / LOG, folder / "tensorboard"
         with making_room(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            _drop_after(self.path, step)
+            _drop_after(self.path, step or -1)
         self._board = self._wandb = None
         if settings.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             with making_room(self._curves):
-                self._board = SummaryWriter(self._curves, purge_step=step + 1)
+                self._board = SummaryWriter(self._curves, purge_step=step + 1 if step else 0)
         if settings.log.wandb:
             try:
                 import wandb

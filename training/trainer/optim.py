@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from slotid_core.errors import SlotIDError
 from training.settings import OptimSettings
+from training.torch_version import require_torch
 
 
 class MuonAndAdamW:
@@ -25,6 +26,7 @@ class MuonAndAdamW:
 
     def __init__(self, settings: OptimSettings, trainable: Mapping[str, nn.Parameter]):
         matrices = [p for p in trainable.values() if p.ndim == 2]
+        require_torch("2.9", "optim.optimizer=muon")
         others = _groups([p for p in trainable.values() if p.ndim != 2], settings.weight_decay)
         self._parts = [
             torch.optim.Muon(

@@ -243,9 +243,9 @@ def _adapter(settings: Settings, processes: Processes, plan: str) -> Adapter:
         device=processes.device,
         precision=precision,
     )  # fmt: skip
-    apply_plan(adapter.injected, plan, processes.device)
     if settings.memory.shard:
-        shard_backbone(transformer, processes.count)
+        shard_backbone(transformer, processes.count, processes.device)
+    apply_plan(adapter.injected, plan, processes.device)
     if settings.memory.compile:
         for block in transformer.blocks:
             block.compile()

@@ -6,7 +6,6 @@ There is no random state in it and no loader position: both are functions of the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -153,10 +152,9 @@ def _restore_optimizer(state: State, tensors: Mapping[str, Tensor]) -> None:
 def _flush(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return  # Windows can't open a folder to flush it
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what can be written
     try:
-        with contextlib.suppress(PermissionError):  # Windows flushes only what is open for writing
-            os.fsync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from slotid_core.errors import SlotIDError
+from training.data import hashes as hashing
 from training.data.cache import open_cache
 from training.data.clip import prepare_clip
 from training.data.sources import SourceVideo
@@ -164,3 +165,15 @@ def test_a_damaged_manifest(copied):
     path.write_text(json.dumps({"version": 99}))
     with pytest.raises(SlotIDError, match="version 99"):
         open_cache(settings)
+
+
+def test_what_was_read_once_is_remembered(copied, monkeypatch):
+    """Someone deletes ``hashes.json``, as they may: the next start reads every video, and the one after it none."""
+    settings = copied()
+    (settings.data.cache / "hashes.json").unlink()
+    read, digest = [], hashing._digest
+    monkeypatch.setattr(hashing, "_digest", lambda file: read.append(file.name) or digest(file))
+    open_cache(settings)
+    assert len(read) == len(set(read)) == 4
+    open_cache(settings)
+    assert len(read) == 4

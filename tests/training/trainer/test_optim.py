@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
+from slotid_core.errors import SlotIDError
 from training.settings import OptimSettings
+from training.torch_version import require_torch
 from training.trainer.optim import AveragedWeights, clip, learning_rate, make_optimizer
 
 
@@ -92,3 +95,12 @@ def test_no_averaging_leaves_the_weights_themselves():
     averaged.update({"p": p}, 0)
     averaged.swap({"p": p})
     assert p.tolist() == [1.0, 1.0]
+
+
+def test_an_old_torch_is_told_what_it_lacks(monkeypatch):
+    require_torch("2.9", "optim.optimizer=muon")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.1+cu128"))
+    with pytest.raises(SlotIDError, match=r"optim.optimizer=muon needs torch 2.9 or newer, and torch 2.8.1"):
+        make_optimizer(settings(optimizer="muon"), {})
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0"))
+    require_torch("2.9", "optim.optimizer=muon")

@@ -66,7 +66,19 @@ def test_they_really_were_two_and_the_blocks_really_were_shared_out(runs):
     told = {name: json.loads((runs / name / "told.json").read_text()) for name in ("one", "two", "shared")}
     assert [told[name]["processes"] for name in ("one", "two", "shared")] == [1, 2, 2]
     assert told["two"]["sharded_blocks"] == 0 and told["shared"]["sharded_blocks"] == told["shared"]["blocks"] == 4
+    assert told["two"]["whole_matrices"][0] > 0 and told["shared"]["whole_matrices"] == [0]
     assert told["shared"]["frozen_numbers_here"] < 0.6 * told["two"]["frozen_numbers_here"]
+
+
+def test_what_no_process_reached_has_no_gradient_as_with_one(runs):
+    told = {name: json.loads((runs / name / "told.json").read_text())["gradients"] for name in ("one", "two")}
+    assert told["one"] == {"nobody": None, "last": [1, 1], "all": [1, 1]}
+    assert told["two"] == {"nobody": None, "last": [1, 1], "all": [3, 3]}
+
+
+def test_processes_plan_with_the_least_that_any_of_them_found(runs):
+    told = {name: json.loads((runs / name / "told.json").read_text())["leanest"] for name in ("one", "two")}
+    assert told == {"one": [100, 50, None], "two": [99, 50, None]}
 
 
 @pytest.mark.parametrize(("begun", "processes"), [("one", 2), ("two", 1)])

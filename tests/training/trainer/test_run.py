@@ -116,6 +116,19 @@ def test_a_clip_that_is_no_number_stops_the_run_and_names_it(train, cache, tmp_p
         train(f"run.folder={tmp_path / 'other'}")
 
 
+def test_a_run_that_dies_before_its_first_checkpoint_begins_its_log_anew(train, tmp_path, monkeypatch):
+    def die(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "update", die)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                train()
+    train()
+    assert [line["step"] for line in logging.read(tmp_path / "run", "validation")] == [0, 3, 6]
+
+
 def test_validation_shared_out_over_processes_is_the_same(cache, make_settings, make_adapter, awake):
     settings = make_settings("validation.sigmas=[0.5]")
     adapter, people = awake(make_adapter(settings)), HeldOut(cache, settings)

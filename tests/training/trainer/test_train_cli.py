@@ -1,7 +1,10 @@
 """``python training/train.py``: from settings and a cache to weights, and one clear sentence for what can't be."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import yaml
 from slotid_core.checkpoint import load_weights
 from training import train as command
 from training.trainer import log as logging
+from training.trainer.state import checkpoints
 
 
 @pytest.fixture
@@ -105,3 +109,22 @@ def test_it_runs_as_a_script_and_tells_a_slip_before_it_loads_anything(config):
     )
     assert result.returncode == 1 and "optim.lrr is not known" in result.stderr
     assert "diffusers" not in result.stderr
+
+
+def test_ctrl_c_reaches_the_whole_group_and_the_update_is_finished(config, tmp_path):
+    """A terminal and a cluster signal every process of the run, workers of the loader too."""
+    overrides = ["optim.steps=400", "optim.batch=8", "data.workers=2", "validation.samples=0", "validation.every=400"]
+    run = subprocess.Popen(
+        [sys.executable, Path(command.__file__), *config(*overrides, "checkpoint.every=400", "optim.warmup=2")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    while run.poll() is None and not ((folder / "log.jsonl").is_file() and len(logging.read(folder, "train")) > 2):
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    said, wrong = run.communicate(timeout=120)
+    assert run.returncode == 130, wrong[-3000:]
+    (kept,) = checkpoints(folder / "checkpoints")
+    assert "Traceback" not in wrong and f"Stopped after update {int(kept.name[5:])};" in said + wrong
+    assert logging.read(folder, "train")[-1]["step"] == int(kept.name[5:]) < 400

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from training.torch_version import require_torch
+
 
 class MatrixOptimizer:
     """Steps all parameters of a model; kernels are seen as ``[out, everything else]``.
@@ -19,6 +21,7 @@ class MatrixOptimizer:
     """
 
     def __init__(self, model: nn.Module, *, matrix_rate: float, other_rate: float):
+        require_torch("2.9", "Muon, with which the world's models learn,")
         self._views, others = [], []
         for parameter in model.parameters():
             rows = parameter.shape[0] if parameter.ndim > 1 else 1
