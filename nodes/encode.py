@@ -15,6 +15,7 @@ from ..slotid_core.reference import Reference
 from ..slotid_core.routing_view import clip_routing
 from .host_vae import encode_frames
 from .node_text import show_text
+from .pictures import rgb
 from .sockets import CATEGORY, SlotIDIdentity, SlotIDModel, SlotIDReference, SlotIDRouting
 
 _log = logging.getLogger("slotid")
@@ -59,18 +60,19 @@ class SlotIDEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         if portrait.shape[0] != 1:
             raise SlotIDError(f"Got {portrait.shape[0]} portraits, expected one. Pick one with Extract Portrait.")
+        clip, portrait = rgb(clip), rgb(portrait)
         model = _on_gpu(slotid_model.model)
         identified = identify(
             slotid_model,
             model,
             lambda frames: encode_frames(vae, frames),
-            clip[..., :3],
-            portrait[0, ..., :3],
+            clip,
+            portrait[0],
             reference,
         )
         text = _describe(slotid_model, identified, clip)
         _log.info("%s", text)
-        routing = clip_routing(slotid_model, identified, clip[..., :3], reference)
+        routing = clip_routing(slotid_model, identified, clip, reference)
         return io.NodeOutput(identified.identity, routing, ui=show_text(cls, text))
 
 

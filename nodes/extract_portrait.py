@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..slotid_core.errors import SlotIDError
 from ..slotid_core.reference import Box, Reference, describe_portraits, extract_portrait, head_portraits
+from .pictures import rgb
 from .sockets import CATEGORY, SlotIDReference, box_from, box_inputs
 
 
@@ -31,7 +32,10 @@ class SlotIDExtractPortrait(io.ComfyNode):
                     tooltip="Where the person is: one mask for all frames or one a frame. The portrait is cropped "
                     "around it and turns white outside it. Without a mask the background stays.",
                 ),
-                *box_inputs("The portrait is cropped to a square around it; with a mask too, white follows the mask."),
+                *box_inputs(
+                    "The portrait is cropped to a square around it; with a mask too, white follows the mask.",
+                    "what the reference or the mask says, else the largest centred square",
+                ),
                 io.Int.Input(
                     "size",
                     default=512,
@@ -101,7 +105,7 @@ class SlotIDExtractPortrait(io.ComfyNode):
                 f"rank is {rank} and count is {count}, but only a reference is ranked. Connect the reference of Load "
                 "Reference Clip (faces must not be off), or set both to 1."
             )
-        portrait = extract_portrait(frames[..., :3], box=box, mask=mask, size=size)
+        portrait = extract_portrait(rgb(frames), box=box, mask=mask, size=size)
         image_BHWC = portrait.image_HWC.unsqueeze(0)
         info = f"Frame {portrait.frame_index} of {frames.shape[0]}: {portrait.region}."
         return io.NodeOutput(image_BHWC, portrait.frame_index, info, ui=ui.PreviewImage(image_BHWC, cls=cls))

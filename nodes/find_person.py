@@ -1,11 +1,11 @@
 """Find Person in Frames, and what it shares with Load Reference Clip."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from ..slotid_core.reference import (
     people_sheet,
 )
 from .node_text import show_text
+from .pictures import to_bytes
 from .sockets import CATEGORY, SlotIDReference, download_input
 
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
@@ -67,8 +68,13 @@ def find_person(
     on_break: str,
     margin: float,
     download: bool,
+    offered: Sequence[str],
 ) -> Reference:
-    """Analyse uint8 frames with progress and interruption; several people are shown on the node before the error."""
+    """Analyse uint8 frames with progress and interruption; several people are shown on the node before the error.
+
+    Args:
+        offered: the face backends that the node has inputs for.
+    """
     count = frames_FHWC.shape[0]
     bar = comfy.utils.ProgressBar(count)
 
@@ -79,6 +85,7 @@ def find_person(
     backend = choose_backend(
         faces,
         frames=count,
+        offered=offered,
         landmarks=landmarks,
         box=box,
         insightface_folder=Path(folder_paths.models_dir) / "insightface",
@@ -163,7 +170,7 @@ class SlotIDFindPerson(io.ComfyNode):
         face_landmarks: dict | None = None,
     ) -> io.NodeOutput:
         reference = find_person(
-            (frames[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu(),
+            to_bytes(frames),
             fps=fps,
             faces=faces,
             box=None,
@@ -172,6 +179,7 @@ class SlotIDFindPerson(io.ComfyNode):
             on_break=on_break,
             margin=margin,
             download=download,
+            offered=("mediapipe", "insightface", "dlib"),
         )
         info = reference.analysis.describe()
         return io.NodeOutput(square_clip(reference, size), reference, info, ui=show_text(cls, info))

@@ -1,7 +1,6 @@
 """Gate Preview."""
 
 import comfy.samplers
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from ..slotid_core.gate import GateEnds
 from ..slotid_core.gate_view import gate_plot, gate_steps
 from .gate import chosen_gate, gate_curve_input, gate_input
 from .host_model import noise_window, sampler_sigmas
+from .pictures import from_bytes
 from .sockets import CATEGORY, SlotIDModel
 
 
@@ -91,5 +91,5 @@ class SlotIDGatePreview(io.ComfyNode):
             sigma_start=sigma_start,
             sigma_end=sigma_end,
         )
-        plot = gate_plot(shown).unsqueeze(0).to(torch.float32) / 255
+        plot = from_bytes(gate_plot(shown))
         return io.NodeOutput(plot, "\n".join(shown.describe()), ui=ui.PreviewImage(plot, cls=cls))

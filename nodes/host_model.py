@@ -34,9 +34,24 @@ def sampler_sigmas(
 
 
 def noise_window(model: ModelPatcher, start_percent: float, end_percent: float) -> tuple[float, float]:
-    """The noise levels that start and end mean with this model and its shift."""
+    """The noise levels that start and end mean with this model and its shift.
+
+    Raises:
+        SlotIDError: see :func:`check_window`.
+    """
+    check_window(start_percent, end_percent)
     to_sigma = model.get_model_object("model_sampling").percent_to_sigma
     return float(to_sigma(start_percent)), float(to_sigma(end_percent))
+
+
+def check_window(start_percent: float, end_percent: float) -> None:
+    """Start and end make a window.
+
+    Raises:
+        SlotIDError: they do not.
+    """
+    if not 0.0 <= start_percent < end_percent <= 1.0:
+        raise SlotIDError(f"start is {start_percent} and end is {end_percent}, expected 0 <= start < end <= 1.")
 
 
 def check_backbone(model: ModelPatcher, weights: SlotIDWeights) -> None:

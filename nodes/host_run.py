@@ -119,20 +119,34 @@ class Run:
                 "came by. Another node has replaced it: remove that node, or the mask and block range."
             )
 
-    def check(self, sigmas: Tensor) -> None:
+    def check(self, sigmas: Tensor, prompts: list[dict[str, Any]]) -> None:
         """What was asked for has happened.
+
+        Args:
+            sigmas: of this run's steps; the model is not called with the last.
+            prompts: the guider's positive conditionings, with their noise windows where they have any.
 
         Raises:
             SlotIDError: identity was to be seen and nothing was injected.
         """
+        steps = sigmas[:-1].float().cpu()
+        if len(steps) == 0:
+            return
         if self.calls == 0:
             raise SlotIDError(
                 "Slot-ID was applied, but the model was sampled without calling it, so no identity was injected. "
                 "Another node has replaced the model's forward pass: remove that node."
             )
-        steps = sigmas[:-1].float().cpu()
-        if not any(bool(part.injection.is_active(steps).any()) for part in self.parts):
-            _log.warning("Slot-ID: no step of this sampler lies between start and end; no identity was injected.")
+        heard = torch.stack([_in_range_of(prompt, steps) for prompt in prompts]).any(0) if prompts else steps > -1
+        wanted = [part.injection.is_active(steps) for part in self.parts if part.injection.speaks]
+        if not any(bool(active.any()) for active in wanted):
+            if wanted:
+                _log.warning("Slot-ID: no step of this sampler lies between start and end; no identity was injected.")
+        elif self.identity_rows == 0 and not any(bool((active & heard).any()) for active in wanted):
+            _log.warning(
+                "Slot-ID: in no step of this sampler are both the identity (start, end) and the positive prompt (its "
+                "timestep range) on; no identity was injected."
+            )
         elif self.identity_rows == 0:
             raise SlotIDError(
                 f"Slot-ID was called {self.calls} times and no row was to show the person: the guider has no "
@@ -142,6 +156,16 @@ class Run:
             "Slot-ID: %d backbone calls, %d rows with identity, %d blocks modulated",
             self.calls, self.identity_rows, self.modulations,
         )  # fmt: skip
+
+
+def _in_range_of(prompt: dict[str, Any], sigmas: Tensor) -> Tensor:
+    """In which steps ComfyUI hears a conditioning. Bool, as many as there are steps."""
+    heard = torch.ones_like(sigmas, dtype=torch.bool)
+    if (start := prompt.get("timestep_start")) is not None:
+        heard &= sigmas <= float(start)
+    if (end := prompt.get("timestep_end")) is not None:
+        heard &= sigmas >= float(end)
+    return heard
 
 
 def name_roles(conds_by_name: dict[str, list[dict[str, Any]]]) -> dict[uuid.UUID, str]:

@@ -28,15 +28,15 @@ from torch import Tensor
 
 from ..slotid_core.checkpoint import SlotIDWeights
 from ..slotid_core.errors import SlotIDError
-from ..slotid_core.film import film_change
+from ..slotid_core.film import film_change, modulated_blocks
 from ..slotid_core.identities import check_weights
 from ..slotid_core.injection import BlockFilm, Injection, condition
 from ..slotid_core.prefix import missing_slots, place_prefix
 from ..slotid_core.region import EVERYWHERE, Reach, token_weights
 from ..slotid_core.types import Identity, IdentityEmbedding
-from .host_model import add_lora, check_backbone
+from .host_model import add_lora, check_backbone, check_window
 from .host_regions import Placed, video_tokens, video_weights, with_cross_attention
-from .host_run import Part, Run, name_roles
+from .host_run import POSITIVE, Part, Run, name_roles
 
 _APPLIED = "slotid"
 _RUN = "slotid_run"
@@ -74,7 +74,8 @@ def apply_identity(
 
     Raises:
         SlotIDError: not a Wan model, a Wan that the weights are not for, an identity of other weights, an empty window,
-            two identities for the negative, or a LoRA that another Apply node has put on at another strength.
+            strengths and blocks that leave nothing of the identity, two identities for the negative, or a LoRA that
+            another Apply node has put on at another strength.
     """
     check_backbone(model, weights)
     check_weights(identity, weights)
@@ -85,8 +86,8 @@ def apply_identity(
                 "The negative is to get the same identity and another one: set negative to none, or disconnect "
                 "negative_identity."
             )
-    if not 0.0 <= start_percent < end_percent <= 1.0:
-        raise SlotIDError(f"start is {start_percent} and end is {end_percent}, expected 0 <= start < end <= 1.")
+    check_window(start_percent, end_percent)
+    _check_heard(injection, reach, weights, lora_strength)
     applied = Applied(
         injection,
         weights.sha256,
@@ -109,6 +110,25 @@ def apply_identity(
     return patched
 
 
+def _check_heard(injection: Injection, reach: Reach, weights: SlotIDWeights, lora_strength: float) -> None:
+    """A strength of 0 is a way to switch the person off; nothing else may do so unsaid.
+
+    Raises:
+        SlotIDError: neither prefix, FiLM nor LoRA would act.
+    """
+    if injection.strength == 0 or injection.prefix_strength > 0 or (lora_strength and weights.lora.pairs):
+        return
+    config = weights.model.config
+    modulated = modulated_blocks(config.film, config.backbone)
+    if injection.film_strength > 0 and any(reach.blocks is None or block in reach.blocks for block in modulated):
+        return
+    where = f"acts in blocks {modulated[0]} to {modulated[-1]}" if len(modulated) else "is not part of these weights"
+    raise SlotIDError(
+        f"Nothing of the identity would be left: prefix_strength is 0, film_strength is {injection.film_strength:g} "
+        f"(FiLM {where}), and no LoRA is on. Raise one of them, widen the block range, or set strength to 0."
+    )
+
+
 def applied_to(model: ModelPatcher) -> tuple[Applied, ...]:
     """What Apply nodes have noted in that MODEL."""
     return model.model_options["transformer_options"].get(_APPLIED, ())
@@ -125,13 +145,16 @@ def _around_sampling(executor, guider, sigmas, extra_args, callback, noise, *arg
         if mask_FHW is not None:
             weights_THW = token_weights(mask_FHW, tuple(noise.shape[2:]), model.diffusion_model.patch_size)
             if not weights_THW.any():
-                _log.warning("Slot-ID: a mask is empty, so its person will not appear.")
+                raise SlotIDError(
+                    "A mask of Apply Slot-ID to Wan is empty, so its person would not appear. Draw a region (1 is "
+                    "inside), or disconnect the mask."
+                )
         injection = replace(a.injection, sigma_start=start, sigma_end=end)
         return Part(injection, a.negative == "same", a.negative_embedding, a.reach.blocks, weights_THW)
 
     run = options[_RUN] = Run(tuple(map(part, options[_APPLIED])), name_roles(guider.conds))
     result = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-    run.check(sigmas)
+    run.check(sigmas, guider.conds.get(POSITIVE, []))
     return result
 
 
@@ -188,7 +211,7 @@ def _prepare(run: Run, backbone: Any, inputs: tuple, options: dict[str, Any], kw
     batch = x.shape[0]
     roles_B, sigma_B = run.rows(options, batch)
     parts = [part.at(roles_B) for part in run.parts]
-    shown = [part.shown(roles_B) & part.injection.is_active(sigma_B) for part in run.parts]
+    shown = [part.shown(roles_B) & part.injection.is_active(sigma_B) for part in run.parts if part.injection.speaks]
     run.count(calls=1, identity_rows=sum(int(rows_B.sum()) for rows_B in shown))
     if any(part.blocks is not None or part.weights_THW is not None for part in run.parts):
         call = _Call(list(range(batch)), list(inputs), options, kwargs)

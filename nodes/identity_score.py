@@ -6,12 +6,12 @@ from pathlib import Path
 import comfy.model_management
 import comfy.utils
 import folder_paths
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..slotid_core.reference import Reference, choose_backend, score_identity, score_plot, score_sheet
-from .sockets import CATEGORY, SlotIDReference, download_input
+from .pictures import from_bytes, to_bytes
+from .sockets import CATEGORY, SlotIDReference, download_input, need_reference
 
 
 class SlotIDIdentityScore(io.ComfyNode):
@@ -91,32 +91,26 @@ class SlotIDIdentityScore(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, max(1, total))
 
+        reference = need_reference(reference)
         backend = choose_backend(
             faces,
             frames=len(frames),
+            offered=("insightface", "dlib"),
             insightface_folder=Path(folder_paths.models_dir) / "insightface",
             download=download,
             progress=progress,
         )
-        frames_FHWC = _as_uint8(frames)
+        frames_FHWC = to_bytes(frames)
         score = score_identity(
             frames_FHWC,
             reference,
             backend,
-            other_people_FHWC=None if other_people is None else _as_uint8(other_people),
+            other_people_FHWC=None if other_people is None else to_bytes(other_people),
             every=every,
             progress=progress,
         )
-        plot = _picture(score_plot(score))
-        sheet = _picture(score_sheet(score, frames_FHWC, reference))
+        plot = from_bytes(score_plot(score))
+        sheet = from_bytes(score_sheet(score, frames_FHWC, reference))
         preview = ui.PreviewImage(plot, cls=cls)
         preview.values += ui.PreviewImage(sheet, cls=cls).values  # two pictures of different size
         return io.NodeOutput(score.score, score.similarity, plot, sheet, json.dumps(score.to_dict()), ui=preview)
-
-
-def _as_uint8(frames_FHWC: Tensor) -> Tensor:
-    return (frames_FHWC[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-
-def _picture(pixels_HWC: Tensor) -> Tensor:
-    return pixels_HWC.unsqueeze(0).to(torch.float32) / 255

@@ -67,7 +67,10 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
                     tooltip="Larger videos are shrunk while they are read, so that neither side is longer than this. "
                     "65 whole frames of 4K would take 6.5 GB. The box is in pixels of the shrunk frames.",
                 ),
-                *box_inputs("It takes the place of a face backend: one box for the whole clip."),
+                *box_inputs(
+                    "With faces on auto it takes the place of a face backend: one box for the whole clip.",
+                    "faces are searched, or with faces off the largest centred square is taken",
+                ),
                 *person_inputs(
                     ["auto", "insightface", "dlib", _OFF],
                     "How faces are found. auto: the box if there is one, else InsightFace where its models are, else "
@@ -130,6 +133,7 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
             on_break=on_break,
             margin=margin,
             download=download,
+            offered=("insightface", "dlib", "box"),
         )
         info = f"{clip.describe()}\n{reference.analysis.describe()}"
         return io.NodeOutput(square_clip(reference, size), clip.as_float(), info, reference, ui=show_text(cls, info))

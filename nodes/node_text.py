@@ -1,8 +1,9 @@
 """Text and pictures on a node in the graph."""
 
-import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
+
+from .pictures import from_bytes
 
 
 def show_text(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
@@ -31,4 +32,4 @@ class _Picture(ui.PreviewImage):
 
 def show_picture(node: type[io.ComfyNode], pixels_HWC: Tensor, text: str) -> ui.PreviewImage:
     """Show one uint8 picture and write ``text`` on the running node, see :func:`show_text`."""
-    return _Picture(pixels_HWC.unsqueeze(0).to(torch.float32) / 255, show_text(node, text), node)
+    return _Picture(from_bytes(pixels_HWC), show_text(node, text), node)

@@ -2,12 +2,11 @@
 
 import json
 
-import torch
 from comfy_api.latest import io, ui
-from torch import Tensor
 
 from ..slotid_core.reference import Reference, contact_sheet, coverage_plot
-from .sockets import CATEGORY, SlotIDReference
+from .pictures import from_bytes
+from .sockets import CATEGORY, SlotIDReference, need_reference
 
 
 class SlotIDReferenceReport(io.ComfyNode):
@@ -31,9 +30,10 @@ class SlotIDReferenceReport(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, reference: Reference) -> io.NodeOutput:
-        sheet = _picture(contact_sheet(reference.analysis, reference.frames_FHWC))
-        plot = _picture(coverage_plot(reference.analysis, reference.fps))
+    def execute(cls, reference: Reference | None) -> io.NodeOutput:
+        reference = need_reference(reference)
+        sheet = from_bytes(contact_sheet(reference.analysis, reference.frames_FHWC))
+        plot = from_bytes(coverage_plot(reference.analysis, reference.fps))
         coverage = reference.analysis.coverage
         preview = ui.PreviewImage(sheet, cls=cls)
         preview.values += ui.PreviewImage(plot, cls=cls).values  # two pictures of different size
@@ -44,7 +44,3 @@ class SlotIDReferenceReport(io.ComfyNode):
             json.dumps(coverage.to_dict()),
             ui=preview,
         )
-
-
-def _picture(pixels_HWC: Tensor) -> Tensor:
-    return pixels_HWC.unsqueeze(0).to(torch.float32) / 255

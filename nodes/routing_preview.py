@@ -4,11 +4,11 @@ import json
 
 import comfy.model_management
 import comfy.utils
-import torch
 from comfy_api.latest import io, ui
 
 from ..slotid_core.errors import SlotIDError
 from ..slotid_core.routing_view import ClipRouting, describe_routing, overlay, routing_grid, routing_numbers
+from .pictures import from_bytes
 from .sockets import CATEGORY, SlotIDRouting
 
 
@@ -57,6 +57,6 @@ class SlotIDRoutingPreview(io.ComfyNode):
 
         numbers = routing_numbers(routing)
         video = overlay(routing, slot, progress)
-        grid = routing_grid(routing, numbers).unsqueeze(0).to(torch.float32) / 255
+        grid = from_bytes(routing_grid(routing, numbers))
         info = "\n".join(describe_routing(routing, numbers))
         return io.NodeOutput(video, grid, info, json.dumps(numbers.to_dict()), ui=ui.PreviewImage(grid, cls=cls))

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..slotid_core.reference import Box
+from ..slotid_core.errors import SlotIDError
+from ..slotid_core.reference import Box, Reference
 
 SlotIDModel = io.Custom("SLOTID_MODEL")
 """A ``SlotIDWeights``: encoder, FiLM and LoRA of one weights file."""
@@ -22,8 +23,27 @@ SlotIDGateCurve = io.Custom("SLOTID_GATE")
 CATEGORY = "SlotID"
 
 
-def box_inputs(purpose: str) -> list[io.Input]:
-    """Four advanced integers, ``box_x`` to ``box_height``, in pixels of the frames."""
+def need_reference(reference: Reference | None) -> Reference:
+    """The reference, where a node can do nothing without one.
+
+    Raises:
+        SlotIDError: there is none.
+    """
+    if reference is None:
+        raise SlotIDError(
+            "There is no reference: faces is off on Load Reference Clip. Set it to auto there, so that the person is "
+            "looked for."
+        )
+    return reference
+
+
+def box_inputs(purpose: str, without: str) -> list[io.Input]:
+    """Four advanced integers, ``box_x`` to ``box_height``, in pixels of the frames.
+
+    Args:
+        purpose: what the box is for.
+        without: what happens where there is none.
+    """
 
     def side(name: str, tooltip: str) -> io.Input:
         return io.Int.Input(f"box_{name}", default=0, min=0, max=16384, advanced=True, tooltip=f"{tooltip} {purpose}")
@@ -31,8 +51,8 @@ def box_inputs(purpose: str) -> list[io.Input]:
     return [
         side("x", "Left edge of the face box in pixels."),
         side("y", "Top edge of the face box in pixels."),
-        side("width", "Width of the face box in pixels. 0 means no box: the largest centred square."),
-        side("height", "Height of the face box in pixels. 0 means no box: the largest centred square."),
+        side("width", f"Width of the face box in pixels. 0 means no box: {without}."),
+        side("height", f"Height of the face box in pixels. 0 means no box: {without}."),
     ]
 
 

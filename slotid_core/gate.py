@@ -11,6 +11,9 @@ from torch import Tensor
 
 from .config import GateConfig
 
+_ROUNDING = 1e-5
+"""Of noise levels; steps lie a hundred times farther apart."""
+
 
 def undo_shift(sigma: Tensor, shift: float) -> Tensor:
     """Inverse of the flow-matching timestep shift ``sigma = k u / (1 + (k - 1) u)``, with k = ``shift``."""
@@ -23,6 +26,15 @@ def gate_weight(sigma: Tensor, gate: GateConfig) -> Tensor:
     Equal ``start`` and ``end`` make it constant: 1 is portrait only, 0 is clip only.
     """
     return gate.end + (gate.start - gate.end) * undo_shift(sigma, gate.shift)
+
+
+def in_window(sigma: Tensor, start: float, end: float) -> Tensor:
+    """Whether noise levels (any shape) lie from ``start`` down to ``end``, both included. Bool, of the same shape.
+
+    A sampler's levels are float32 and have gone through a shift and back: its first may be 1.0000001, and a step that
+    begins at ``start`` may miss it by as little.
+    """
+    return (sigma <= start + _ROUNDING) & (sigma >= end - _ROUNDING)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .config import GateConfig
 from .errors import SlotIDError
 from .figure import new_figure, to_pixels
-from .gate import gate_weight
+from .gate import gate_weight, in_window
 
 _PORTRAIT, _CLIP, _SIGMA = "#f0a050", "#8fb8de", "0.2"
 _BARS_LABELLED = 24
@@ -66,7 +66,7 @@ def gate_steps(sigmas: Tensor, gate: GateConfig, *, sigma_start: float = 1.0, si
             "model such as Wan. Make them with the scheduler and the model of the same graph."
         )
     w_N = gate_weight(called_N.clamp(max=1), gate)
-    on_N = (called_N <= sigma_start) & (called_N >= sigma_end)
+    on_N = in_window(called_N, sigma_start, sigma_end)
     return GateSteps(gate=gate, sigma=_plain(called_N), portrait=_plain(w_N), active=tuple(on_N.tolist()))
 
 

@@ -57,7 +57,7 @@ def identify(
         On the CPU, in float32, as a file holds it.
 
     Raises:
-        SlotIDError: a frame count or size that does not fit, or the reference is another clip's.
+        SlotIDError: a frame count or size that does not fit, numbers that are none, or the reference is another clip's.
     """
     frames = clip_FHWC.shape[0]
     if frames < 5 or frames % 4 != 1:
@@ -65,15 +65,24 @@ def identify(
         raise SlotIDError(
             f"The clip has {frames} frames, expected 4n+1 and at least 5, such as {lower} or {lower + 4}."
         )
+    portrait_FHWC = portrait_HWC.unsqueeze(0)
+    for what, pixels_FHWC in (("clip", clip_FHWC), ("portrait", portrait_FHWC)):
+        _check_pixels(what, pixels_FHWC)
     if reference is not None:
         _check_reference(reference, clip_FHWC)
     ordered_FHWC = clip_FHWC
     if model.config.clip_order == "shuffled":
         ordered_FHWC = shuffle_frames(clip_FHWC)
-    portrait_FHWC = portrait_HWC.unsqueeze(0)
     device = next(model.parameters()).device
     with torch.no_grad():
-        encoding = model.encode(encode_frames(ordered_FHWC).to(device), encode_frames(portrait_FHWC).to(device))
+        both = [encode_frames(pixels_FHWC) for pixels_FHWC in (ordered_FHWC, portrait_FHWC)]
+        for what, latents_BCThw in zip(("clip", "portrait"), both, strict=True):
+            if not bool(latents_BCThw.isfinite().all()):
+                raise SlotIDError(
+                    f"The VAE made NaN or infinity of the {what}. Run it with more precision (ComfyUI: start with "
+                    "--bf16-vae or --fp32-vae), or load the VAE anew."
+                )
+        encoding = model.encode(*(latents_BCThw.to(device) for latents_BCThw in both))
     identity = Identity(
         embedding=encoding.embedding.to(torch.device("cpu"), torch.float32),
         weights_hash=weights.sha256,
@@ -86,6 +95,20 @@ def identify(
         backbone=str(weights.model.config.backbone),
     )
     return Identified(identity, encoding.routing)
+
+
+def _check_pixels(what: str, pixels_FHWC: Tensor) -> None:
+    height, width = pixels_FHWC.shape[1:3]
+    if height % 16 or width % 16:
+        sides = [max(16, side // 16 * 16) for side in (height, width)]
+        raise SlotIDError(
+            f"The {what} is {width}x{height} pixels, expected sides that are multiples of 16, such as "
+            f"{sides[1]}x{sides[0]}. Resize it before."
+        )
+    odd_F = ~pixels_FHWC.flatten(1).isfinite().all(1)
+    if bool(odd_F.any()):
+        where = f"frame {int(odd_F.nonzero()[0])} of " if len(pixels_FHWC) > 1 else ""
+        raise SlotIDError(f"The pixels of {where}the {what} are NaN or infinite. Look at the node that made them.")
 
 
 def _face(analysis: Analysis) -> FaceEmbedding | None:

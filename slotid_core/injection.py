@@ -16,7 +16,7 @@ from torch import Tensor
 from .config import GateConfig
 from .errors import SlotIDError
 from .film import modulated_blocks
-from .gate import gate_weight
+from .gate import gate_weight, in_window
 from .model import SlotID
 from .types import IdentityEmbedding
 
@@ -47,9 +47,14 @@ class Injection:
             if not 0.0 <= value <= 10.0:
                 raise SlotIDError(f"{name} is {value}, expected a value from 0.0 to 10.0.")
 
+    @property
+    def speaks(self) -> bool:
+        """Whether the strengths leave anything of it."""
+        return self.strength > 0 and (self.prefix_strength > 0 or self.film_strength > 0)
+
     def is_active(self, sigma_B: Tensor) -> Tensor:
         """Rows whose noise level lies inside the window. Shape ``[B]``, bool."""
-        return (sigma_B <= self.sigma_start) & (sigma_B >= self.sigma_end)
+        return in_window(sigma_B, self.sigma_start, self.sigma_end)
 
 
 @dataclass(frozen=True)

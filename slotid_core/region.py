@@ -122,7 +122,7 @@ def key_bias(context_BLE: Tensor, active_BN: Tensor, weights_QN: Tensor, tokens_
         tokens_N: prefix tokens of each identity, in the order in which they were appended.
         keys: K, with spare tokens.
 
-    A prefix token whose place is a pad shares it with the pad. The first of them have none where the prompt leaves too
+    A prefix token whose place is a pad shares it with the pad. The last of them have none where the prompt leaves too
     few, exactly as :func:`.prefix.place_prefix` would have grown the context.
     """
     (B, N), L, P = active_BN.shape, context_BLE.shape[1], sum(tokens_N)

@@ -70,8 +70,11 @@ def clip_routing(
     if weights.model.config.clip_order == "shuffled":
         order_F = shuffled_order(clip_FHWC)
         clip_FHWC, face_FHW1 = clip_FHWC[order_F], None if face_FHW1 is None else face_FHW1[order_F.cpu()]
+    # A token may be several latent frames deep: each then has its share.
+    deep = weights.model.config.encoder.patch[0]
+    weights_BSTHW = identified.routing.weights_BSTHW.float().cpu().repeat_interleave(deep, dim=2) / deep
     return ClipRouting(
-        routing=Routing(identified.routing.weights_BSTHW.float().cpu()),
+        routing=Routing(weights_BSTHW),
         frames_FHWC=clip_FHWC,
         face_FHW1=face_FHW1,
         untrained=weights.untrained,

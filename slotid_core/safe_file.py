@@ -139,7 +139,7 @@ class SafeFile:
         for name, (_, dtype) in expected.items():
             tensor = stored[name].to(dtype)
             if dtype.is_floating_point and not bool(tensor.isfinite().all()):
-                raise self.error(f"{name} holds NaN or infinity; the training run that wrote it had diverged")
+                raise self.error(f"{name} holds NaN or infinity. Make it anew: the run that wrote it had gone wrong")
             tensors[name] = tensor
         return tensors
 

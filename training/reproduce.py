@@ -8,12 +8,14 @@ python training/reproduce.py --further --vae-minutes 6         # better models t
 python training/reproduce.py --together 16                     # so many trainings at once: a GPU has room for them
 python training/reproduce.py --report                          # only the report, from the results that are there
 
-Whatever is there is kept: one command goes on where the last one ended, and adds to docs/results/world.
+Whatever is there is kept: one command goes on where the last one ended. docs/results/world was made with --results
+docs/results/world and the settings that docs/world.md names.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -23,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
+from training.media import atomic
 from training.world.experiment.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "training" / "configs" / "world.yaml"
-RESULTS = ROOT / "docs" / "results" / "world"
 SHIPPED = ROOT / "demo"
 """Models that the repository holds: results can be compared where they were made with the same ones."""
 
@@ -36,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = _parser().parse_args(argv)
     try:
-        args.folder, args.results = args.folder.resolve(), args.results.resolve()
+        args.folder = args.folder.resolve()
+        args.results = args.folder / "results" if args.results is None else args.results.resolve()
         if not args.report:
             run(args)
         if args.results.is_dir():
@@ -55,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--folder", type=Path, default=ROOT / "outputs" / "world", help="pictures, models, runs (outputs/world)")
-    add("--results", type=Path, default=RESULTS, help="where figures go, a JSON for each variant and seed")
+    add("--results", type=Path, help="where figures go, a JSON for each variant and seed (results in that folder)")
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", type=int, nargs="+", help="of the training; left out: as many as the variant is asked for")
     add("--people", type=int, default=1300, help="to train on (%(default)s)")
@@ -82,9 +85,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
-    from training import prepare, train
+    from training import train
+    from training.settings import load
+    from training.world.experiment.origin import check, learned_from
     from training.world.models import backbone, probe, vae
     from training.world.models.device import best_device
+    from training.world.models.files import read_facts
     from training.world.pictures import draw_missing, people
 
     pictures = args.folder / "pictures"
@@ -98,7 +104,8 @@ def run(args: argparse.Namespace) -> None:
     for path in models.values():
         shipped = SHIPPED / f"world_{path.name}"
         if not (path.is_file() or args.from_scratch or args.further):
-            shutil.copyfile(shipped, path)
+            with atomic(path) as temporary:
+                shutil.copyfile(shipped, temporary)
     start = {name: ["--start", SHIPPED / f"world_{name}.safetensors"] if args.further else [] for name in models}
     shared = [
         f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",
@@ -111,25 +118,27 @@ def run(args: argparse.Namespace) -> None:
         models["vae"], vae.main, pictures, models["vae"],
         "--minutes", args.vae_minutes, "--clips", vae_clips, *start["vae"],
     )  # fmt: skip
-    _make(args.folder / "cache" / "manifest.json", prepare.main, CONFIG, *shared, *workers)
+    _prepare(args.folder / "cache", 2 * args.people, CONFIG, *shared, *workers)
     _make(
         models["backbone"], backbone.main, CONFIG, models["backbone"], *shared,
         "--minutes", args.backbone_minutes, "--batch", backbone_batch, *start["backbone"],
     )  # fmt: skip
+    held_back = max(2, args.metric_people // 10)
+    if args.further:  # those whom the shipped one has not seen
+        held_back = min(held_back, read_facts(SHIPPED / "world_probe.safetensors")["held_back"])
     _make(
         models["probe"], probe.main, pictures, models["vae"], models["probe"],
-        "--minutes", args.probe_minutes, "--held-back", max(2, args.metric_people // 10), "--batch", probe_batch,
+        "--minutes", args.probe_minutes, "--held-back", held_back, "--batch", probe_batch,
         *start["probe"],
     )  # fmt: skip
 
     from training.world.experiment.results import Bench
 
     bench = Bench(args.folder, models, people=args.held_out, world=args.identity_seed)
-    missing = [
+    wanted = [
         (name, seed)
         for name in args.variants
         for seed in (range(VARIANTS[name].seeds) if args.seeds is None else args.seeds)
-        if not _result(args, name, seed).is_file()
     ]
 
     def settings(name: str, seed: int) -> list[object]:
@@ -137,9 +146,17 @@ def run(args: argparse.Namespace) -> None:
         folder = f"run.folder={_run_folder(args, name, seed)}"
         return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *args.set, *cache, folder]
 
+    missing = []
+    for name, seed in wanted:
+        if not (path := _result(args, name, seed)).is_file():
+            missing.append((name, seed))
+            continue
+        config, *changes = settings(name, seed)
+        learned = learned_from(load(config, changes).to_dict())
+        check(path, models=bench.made_with, people=args.held_out, settings=learned)
     for name, seed in missing:
         if VARIANTS[name].own_cache:
-            _make(args.folder / f"cache-{name}" / "manifest.json", prepare.main, *settings(name, seed), *workers)
+            _prepare(args.folder / f"cache-{name}", 2 * args.people, *settings(name, seed), *workers)
     if args.together > 1 and len(missing) > 1:
         _beside(args, missing, lambda: bench.write_bounds(args.results))
         return
@@ -182,6 +199,19 @@ def _beside(args: argparse.Namespace, missing: list[tuple[str, int]], meanwhile:
         failed = [name for name in outcomes if name]
     if failed:
         raise SlotIDError(f"Not done: {', '.join(failed)}; their logs are in {logs}. The same command goes on.")
+
+
+def _prepare(cache: Path, clips: int, *arguments: object) -> None:
+    """The cache of so many clips, or what is missing of it."""
+    from training import prepare
+
+    manifest = cache / "manifest.json"
+    if manifest.is_file():
+        there = json.loads(manifest.read_text(encoding="utf-8"))
+        if len(there["entries"]) + len(there["rejects"]) == clips:
+            return
+        manifest.unlink()
+    _make(manifest, prepare.main, *arguments)
 
 
 def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> None:

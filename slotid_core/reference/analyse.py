@@ -90,9 +90,10 @@ class Analysis:
 
     def describe(self) -> str:
         """A few lines for people."""
+        found = len(self.people.persons[self.person - 1].faces)
         lines = [
-            f"Faces by {self.backend}. Person {self.person} of {len(self.people.persons)}, found in "
-            f"{self.coverage.faces} of {len(self.people.looked_at)} frames that were searched.",
+            f"Faces by {self.backend}. Person {self.person} of {len(self.people.persons)}, found in {found} of "
+            f"{len(self.people.looked_at)} frames that were searched.",
             f"{len(self.kept)} frames kept, from frame {self.kept.start}.",
         ]
         if self.cuts:
@@ -215,7 +216,7 @@ def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> Unusa
     dark = f" The picture is dark (brightness {brightness:.2f} of 1): lighten it." if brightness < _DARK else ""
     return UnusableClipError(
         f"No face was found in {len(people.looked_at)} frames; {said}. {backend.limits(*frames_FHWC.shape[1:3])}."
-        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or give a box.",
+        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or a box (on Load Reference Clip).",
         "no face",
     )
 

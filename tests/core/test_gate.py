@@ -5,7 +5,7 @@ import torch
 
 from slotid_core.config import GateConfig
 from slotid_core.errors import SlotIDError
-from slotid_core.gate import GateEnds, gate_weight, undo_shift
+from slotid_core.gate import GateEnds, gate_weight, in_window, undo_shift
 
 GATES = [GateConfig(), GateConfig(start=0.7, end=0.0, shift=1.0), GateConfig(start=0.2, end=0.8, shift=8.0)]
 
@@ -69,3 +69,16 @@ def test_ends_of_ones_own_keep_the_shift_of_the_weights():
     assert GateEnds(0.3, 0.8).over(GateConfig(shift=3.0)) == GateConfig(start=0.3, end=0.8, shift=3.0)
     with pytest.raises(SlotIDError, match="gate.end is 1.5"):
         GateEnds(0.3, 1.5).over(GateConfig())
+
+
+@pytest.mark.parametrize("shift", [1.32, 4.03, 5.0, 8.14])
+def test_rounding_moves_no_step_out_of_the_window(shift):
+    """Samplers shift float32 levels, whose first may be a little more than 1; percents are shifted in Python."""
+    sigma = shifted(torch.linspace(1, 0, 21), shift)
+    if shift != 5.0:
+        assert float(shifted(torch.tensor(1.0), shift)) > 1
+    assert in_window(sigma[:-1], 1.0, 0.0).all()
+    for step in range(1, 20):
+        start = shift * (1 - step / 20) / (1 + (shift - 1) * (1 - step / 20))
+        assert in_window(sigma, start, 0.0).tolist() == [n >= step for n in range(21)]
+        assert in_window(sigma, 1.0, start).tolist() == [n <= step for n in range(21)]

@@ -170,12 +170,15 @@ def test_the_face_is_where_the_crop_has_it(make_weights, order):
     assert masks.mean((1, 2, 3)).tolist() == pytest.approx([0.5] * FRAMES, abs=0.07)
 
 
-def test_what_encoding_gives_becomes_a_picture(make_model, make_weights, make_inputs):
-    weights = make_weights()
-    encoding = weights.model.encode(*make_inputs())
-    _, _, times, _, _ = encoding.routing.weights_BSTHW.shape
-    clip = torch.rand(4 * times - 3, 32, 48, 3)
+@pytest.mark.parametrize("deep", [1, 2])
+def test_what_encoding_gives_becomes_a_picture(make_model, make_weights, make_inputs, deep):
+    weights = make_weights(encoder={"patch": (deep, 2, 2)})
+    latents = make_inputs()
+    encoding = weights.model.encode(*latents)
+    clip = torch.rand(4 * latents[0].shape[2] - 3, 32, 48, 3)
     read = clip_routing(weights, Identified(None, encoding.routing), clip, None)
+    shown, routed = read.routing.weights_BSTHW, encoding.routing.weights_BSTHW
+    assert torch.allclose(shown.unflatten(2, (-1, deep)).sum(3), routed)
     assert read.face_FHW1 is None and not read.untrained
     assert overlay(read).shape == (len(clip), 576, 768, 3), "as wide as the clip, enlarged, with even sides"
     assert clip_routing(weights, Identified(None, None), clip, None) is None

@@ -99,6 +99,44 @@ def test_a_window_between_two_steps_warns(tools, wan, apply, people, caplog):
     assert torch.equal(got, null)
 
 
+def test_a_prompt_that_is_heard_at_other_times_warns(tools, wan, apply, people, caplog):
+    """As ConditioningSetTimestepRange makes it: the identity begins after the prompt has ended."""
+    ((context, extra),) = tools.conditioning(1)
+    both = [[context, {**extra, "start_percent": 0.0, "end_percent": 0.3}], *tools.conditioning(3)]
+    early = [both[0]]
+    with caplog.at_level("WARNING", logger="slotid"):
+        tools.evaluate(apply(wan, people[0], start=0.05), 0.3, positive=both)
+    assert not caplog.text
+    with caplog.at_level("WARNING", logger="slotid"):
+        tools.evaluate(apply(wan, people[0], start=0.05), 0.3, positive=early)
+    assert "are both the identity (start, end) and the positive prompt" in caplog.text
+
+
+def test_no_step_is_no_error(comfy, tools, wan, apply, people):
+    """SplitSigmas at its first step leaves one noise level, with which a bare Wan gives back the latent."""
+    import comfy.samplers
+
+    def sample(model):
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(tools.conditioning(1), tools.conditioning(2))
+        noise = tools.latent_noise()
+        return guider.sample(noise, torch.ones_like(noise), comfy.samplers.sampler_object("euler"), torch.tensor([0.0]))
+
+    assert torch.equal(sample(apply(wan, people[0])), sample(wan))
+
+
+@pytest.mark.parametrize("shift", [4.03, 8.14])
+def test_the_first_step_has_the_identity_whatever_the_shift(comfy, tools, wan, apply, people, shift):
+    """With these the schedule's first level is 1.0000001 in float32."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    model = ModelSamplingSD3().patch(apply(wan, people[0]), shift)[0]
+    first = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 4)[0]
+    assert float(first) > 1
+    null = ModelSamplingSD3().patch(apply(wan, people[0], strength=0.0), shift)[0]
+    assert not torch.allclose(tools.evaluate(model, float(first)), tools.evaluate(null, float(first)), rtol=1e-3)
+
+
 def test_a_real_ksampler_run_shows_the_person(comfy, tools, wan, apply, people):
     """Four Euler steps through ComfyUI's own sampling: A differs from B and from nobody, and is repeatable."""
 

@@ -70,6 +70,18 @@ def test_a_strength_out_of_range(wan, apply, people, core, setting):
         apply(wan, people[0], **setting)
 
 
+@pytest.mark.parametrize(
+    ("settings", "blocks"), [({"film_strength": 0.0}, None), ({}, range(0, 2)), ({"film_strength": 0.0}, range(2, 4))]
+)
+def test_strengths_and_blocks_that_leave_nothing(wan, apply, people, core, settings, blocks):
+    """FiLM modulates the last two of the four blocks."""
+    reach = core.region.Reach(blocks=blocks)
+    with pytest.raises(core.errors.SlotIDError, match="Nothing of the identity would be left.*blocks 2 to 3"):
+        apply(wan, people[0], prefix_strength=0.0, lora=0.0, reach=reach, **settings)
+    apply(wan, people[0], prefix_strength=0.0, lora=1.0, reach=reach, **settings)
+    apply(wan, people[0], strength=0.0, prefix_strength=0.0, lora=0.0, reach=reach, **settings)
+
+
 def test_a_lora_that_fits_no_layer(wan, apply, people, core, weights):
     from dataclasses import replace
 

@@ -208,6 +208,15 @@ def test_another_person_in_the_same_place_without_a_cut(switch):
         assert "another person" in {report.dropped for report in analysis.frames}
 
 
+@pytest.mark.parametrize("frames", [17, 25, 65])
+def test_another_person_from_any_frame_on_is_noticed(frames):
+    """Every fourth frame is searched. Of somebody who is seen once, at the very begin or end, nothing can be told."""
+    for switch in range(5, frames - 4):
+        faces = {"a": still(frames=range(switch)), "b": still(162, frames=range(switch, frames))}
+        analysis = run(PlantedFaces(faces), frames=frames, person_index=1, on_break="longest part")
+        assert len(analysis.people.persons) == 2 and len(who(analysis)) == 1, switch
+
+
 def test_one_odd_embedding_is_no_other_person():
     backend = PlantedFaces({"a": still()})
     embed = backend.embed
@@ -255,7 +264,7 @@ def test_no_face_says_what_was_searched_and_what_to_try(likest, level, said):
     with pytest.raises(SlotIDError, match="No face was found in 9 frames") as caught:
         run(PlantedFaces({}, likest=likest), clip=(scenery(0, 33).float() * level).to(torch.uint8))
     message = str(caught.value)
-    assert said in message and "planted faces are found in frames of 320x240" in message and "give a box" in message
+    assert said in message and "planted faces are found in frames of 320x240" in message and "a box (on Load" in message
     assert ("dark" in message) == (level < 1)
 
 

@@ -155,7 +155,7 @@ def test_a_third_of_the_frames_without_a_face(heads, dlib_faces):
 
 
 def test_no_face(dlib_faces):
-    with pytest.raises(SlotIDError, match="No face was found in 3 frames; .*dlib finds upright faces.*give a box"):
+    with pytest.raises(SlotIDError, match="No face was found in 3 frames; .*dlib finds upright faces.*a box"):
         analyse(frames_of(9), dlib_faces, fps=FPS)
 
 

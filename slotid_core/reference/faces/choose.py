@@ -1,7 +1,7 @@
 """Which face backend: the one asked for, or the first that is at hand."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def choose_backend(
     name: str = "auto",
     *,
     frames: int,
+    offered: Sequence[str] = BACKENDS[1:],
     landmarks: Mapping[str, Any] | None = None,
     box: Box | None = None,
     mask: np.ndarray | None = None,
@@ -42,6 +43,7 @@ def choose_backend(
     Args:
         name: one of :data:`BACKENDS`.
         frames: how many frames the clip has.
+        offered: what the caller has inputs for; where ``auto`` finds nothing, these ways out are named.
         landmarks: FACE_LANDMARKS, see :class:`.mediapipe_landmarks.MediaPipeFaces`.
         box, mask: see :class:`.box.BoxFaces`.
         insightface_folder: see :class:`.insightface_faces.InsightFaces`; ``None`` for the folder ``.insightface`` in
@@ -49,11 +51,14 @@ def choose_backend(
         pack, download, progress: see :class:`.insightface_faces.InsightFaces`.
 
     Raises:
-        SlotIDError: there is no such backend, it lacks something, or ``auto`` finds none.
+        SlotIDError: there is no such backend, it lacks something, it has no use for the landmarks, box or mask that are
+            given, or ``auto`` finds none.
     """
     folder = Path.home() / ".insightface" if insightface_folder is None else insightface_folder
     if name == "auto":
-        name = _first(landmarks is not None, box is not None or mask is not None, folder, pack, download)
+        name = _first(landmarks is not None, box is not None or mask is not None, folder, pack, download, offered)
+    else:
+        _check_used(name, landmarks is not None, box is not None or mask is not None)
     if name == "mediapipe":
         if landmarks is None:
             raise SlotIDError(
@@ -80,7 +85,22 @@ def same_person_of(backend: str) -> float | None:
     return None if kind is None else kind.same_person
 
 
-def _first(has_landmarks: bool, has_box: bool, folder: Path, pack: str | None, download: bool) -> str:
+def _check_used(name: str, has_landmarks: bool, has_box: bool) -> None:
+    if has_landmarks and name != "mediapipe":
+        raise SlotIDError(
+            f"Face landmarks are connected, and the face backend {name} does not use them. Disconnect them, or choose "
+            "auto or mediapipe."
+        )
+    if has_box and name != "box":
+        raise SlotIDError(
+            f"A box or mask is given, and the face backend {name} does not use it. Remove it (0 is no box), or choose "
+            "auto, where it takes the place of a face backend."
+        )
+
+
+def _first(
+    has_landmarks: bool, has_box: bool, folder: Path, pack: str | None, download: bool, offered: Sequence[str]
+) -> str:
     if has_landmarks:
         return "mediapipe"
     if has_box:
@@ -93,11 +113,11 @@ def _first(has_landmarks: bool, has_box: bool, folder: Path, pack: str | None, d
     no_dlib = dlib_faces.missing_packages()
     if no_dlib is None:
         return "dlib"
-    raise SlotIDError(
-        "No face backend is at hand. Any one of these will do:\n"
-        "- mediapipe: connect ComfyUI's node Detect Face Landmarks (MediaPipe). "
-        f"Licence: {MediaPipeFaces.licence}.\n"
-        f"- dlib: {no_dlib}. Licence: {dlib_faces.DlibFaces.licence}.\n"
-        f"- insightface: {no_insightface.rstrip('.')}. Licence: {insightface_packs.LICENCE}.\n"
-        "- box: draw a box or mask around the face."
-    )
+    ways = {
+        "mediapipe": f"connect ComfyUI's node Detect Face Landmarks (MediaPipe). Licence: {MediaPipeFaces.licence}.",
+        "dlib": f"{no_dlib}. Licence: {dlib_faces.DlibFaces.licence}.",
+        "insightface": f"{no_insightface.rstrip('.')}. Licence: {insightface_packs.LICENCE}.",
+        "box": "give a box or mask around the face.",
+    }
+    lines = [f"- {name}: {way}" for name, way in ways.items() if name in offered]
+    raise SlotIDError("\n".join(["No face backend is at hand. Any one of these will do:", *lines]))

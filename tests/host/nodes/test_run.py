@@ -120,9 +120,11 @@ def test_a_mask_turns_the_background_white(run, read):
 
 
 def test_frames_with_an_alpha_channel_are_taken(run, read, portrait):
-    rgba = torch.cat([read.frames, torch.rand_like(read.frames[..., :1])], dim=-1)
-    again = run("SlotIDExtractPortrait", frames=rgba, size=2 * SIZE)
+    alpha = torch.ones_like(read.frames[..., :1])
+    again = run("SlotIDExtractPortrait", frames=torch.cat([read.frames, alpha], -1), size=2 * SIZE)
     assert torch.equal(again.portrait, portrait.portrait)
+    gone = run("SlotIDExtractPortrait", frames=torch.cat([read.frames, 0 * alpha], -1), size=2 * SIZE)
+    assert torch.equal(gone.portrait, torch.ones_like(gone.portrait))
 
 
 def test_untrained_weights_say_so(run):
@@ -199,15 +201,50 @@ def test_the_shuffled_ablation_shuffles_pixels(run, core, slotid_model, encoded,
     assert got.clip_hash == encoded.identity.clip_hash, "the clip itself is the same"
 
 
-def test_pictures_with_an_alpha_channel_are_encoded_as_without(run, slotid_model, vae, read, portrait, encoded):
-    def rgba(pixels):
-        return torch.cat([pixels, torch.rand_like(pixels[..., :1])], dim=-1)
+def test_what_is_transparent_is_laid_over_white(run, slotid_model, vae, read, portrait, encoded, core):
+    """A cut-out picture may hold anything where it is transparent."""
+    inside = torch.zeros_like(portrait.portrait[..., :1])
+    inside[:, 16:48, 16:48] = 1
+    settings = {"slotid_model": slotid_model, "vae": vae, "clip": read.clip}
+    on_white = run("SlotIDEncode", **settings, portrait=1 - inside * (1 - portrait.portrait)).identity
+    for hidden in (0.0, 0.7):
+        pixels = torch.where(inside > 0, portrait.portrait, hidden)
+        got = run("SlotIDEncode", **settings, portrait=torch.cat([pixels, inside], -1)).identity
+        assert got.portrait_hash == on_white.portrait_hash != encoded.identity.portrait_hash
+    opaque = torch.cat([portrait.portrait, torch.ones_like(inside)], -1)
+    assert run("SlotIDEncode", **settings, portrait=opaque).identity.portrait_hash == encoded.identity.portrait_hash
+    with pytest.raises(core.errors.SlotIDError, match="1 channels, expected RGB"):
+        run("SlotIDEncode", **settings, portrait=portrait.portrait[..., :1])
 
-    got = run(
-        "SlotIDEncode", slotid_model=slotid_model, vae=vae, clip=rgba(read.clip), portrait=rgba(portrait.portrait)
-    ).identity
-    assert torch.equal(got.embedding.clip_tokens_BSE, encoded.identity.embedding.clip_tokens_BSE)
-    assert got.clip_hash == encoded.identity.clip_hash and got.portrait_hash == encoded.identity.portrait_hash
+
+@pytest.mark.parametrize("broken", ["clip", "portrait", "vae"])
+def test_numbers_that_are_none_are_refused(run, slotid_model, vae, read, portrait, core, monkeypatch, broken):
+    given = {"clip": read.clip.clone(), "portrait": portrait.portrait.clone()}
+    said = {"clip": "frame 3 of the clip are NaN", "portrait": "pixels of the portrait are NaN", "vae": "VAE made NaN"}
+    if broken == "vae":
+        encode = vae.encode
+        monkeypatch.setattr(vae, "encode", lambda pixels: encode(pixels) * torch.inf)
+    else:
+        given[broken][3 if broken == "clip" else 0, 5, 5, 1] = torch.nan
+    with pytest.raises(core.errors.SlotIDError, match=said[broken]):
+        run("SlotIDEncode", slotid_model=slotid_model, vae=vae, **given)
+
+
+@pytest.mark.parametrize("side", [56, 72])
+def test_sides_that_are_no_multiples_of_16_are_refused_in_pixels(run, slotid_model, vae, read, portrait, core, side):
+    square = torch.rand(1, side, side, 3)
+    with pytest.raises(
+        core.errors.SlotIDError, match=f"portrait is {side}x{side} pixels.*such as {side - 8}x{side - 8}"
+    ):
+        run("SlotIDEncode", slotid_model=slotid_model, vae=vae, clip=read.clip, portrait=square)
+
+
+def test_nodes_that_need_a_reference_say_where_it_went(run, core, read):
+    said = "There is no reference: faces is off on Load Reference Clip"
+    with pytest.raises(core.errors.SlotIDError, match=said):
+        run("SlotIDReferenceReport", reference=None)
+    with pytest.raises(core.errors.SlotIDError, match=said):
+        run("SlotIDIdentityScore", frames=read.clip, reference=None)
 
 
 @pytest.mark.parametrize("frames, near", [(1, "5 or 9"), (4, "5 or 9"), (8, "5 or 9"), (16, "13 or 17")])

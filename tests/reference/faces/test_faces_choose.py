@@ -93,12 +93,12 @@ def test_nothing_at_hand_but_the_insightface_packages(installed, tmp_path):
 
 def test_the_backend_asked_for_is_taken_or_refused_never_replaced(installed, tmp_path):
     installed(*ALL)
-    assert choose_backend("dlib", frames=2, landmarks=LANDMARKS, mask=MASK).name == "dlib"
-    assert choose_backend("box", frames=2, landmarks=LANDMARKS, mask=MASK).name == "box"
+    assert choose_backend("dlib", frames=2).name == "dlib"
+    assert choose_backend("box", frames=2, mask=MASK).name == "box"
     with pytest.raises(SlotIDError, match="Connect the output face_landmarks"):
-        choose_backend("mediapipe", frames=2, mask=MASK)
+        choose_backend("mediapipe", frames=2)
     with pytest.raises(SlotIDError, match="needs a box or a mask"):
-        choose_backend("box", frames=2, landmarks=LANDMARKS)
+        choose_backend("box", frames=2)
     with pytest.raises(SlotIDError, match="buffalo_l is not complete"):
         choose_backend("insightface", frames=2, insightface_folder=tmp_path)
     installed("insightface", "onnxruntime")
@@ -107,6 +107,24 @@ def test_the_backend_asked_for_is_taken_or_refused_never_replaced(installed, tmp
     installed("dlib", "face_recognition_models")
     with pytest.raises(SlotIDError, match="pip install insightface onnxruntime"):
         choose_backend("insightface", frames=2)
+
+
+@pytest.mark.parametrize("name", ["dlib", "insightface", "mediapipe"])
+def test_a_box_that_the_backend_would_not_look_at_is_refused(installed, name):
+    installed(*ALL)
+    for given in ({"box": Box(1, 2, 3, 4)}, {"mask": MASK}):
+        with pytest.raises(SlotIDError, match=f"box or mask is given, and the face backend {name} does not use it"):
+            choose_backend(name, frames=2, **given, **({"landmarks": LANDMARKS} if name == "mediapipe" else {}))
+    if name != "mediapipe":
+        with pytest.raises(SlotIDError, match=f"landmarks are connected, and the face backend {name}"):
+            choose_backend(name, frames=2, landmarks=LANDMARKS)
+
+
+def test_only_ways_out_that_the_caller_has_are_named(installed, tmp_path):
+    installed()
+    with pytest.raises(SlotIDError) as error:
+        choose_backend(frames=2, insightface_folder=tmp_path, offered=("insightface", "dlib"))
+    assert [line.split(":")[0] for line in str(error.value).splitlines()[1:]] == ["- dlib", "- insightface"]
 
 
 def test_a_name_that_is_none(installed):

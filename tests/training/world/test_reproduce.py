@@ -1,7 +1,9 @@
 """The whole experiment at the smallest size: nothing is learned, and everything is run."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from slotid_core.checkpoint import load_weights
+from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
-from training import reproduce
+from training import prepare, reproduce
 from training.world.experiment.intervals import r2
 from training.world.experiment.report import write_report
+from training.world.experiment.results import Bench
 from training.world.experiment.sheet import in_motion, side_by_side
+from training.world.models.files import read_facts
 from training.world.models.probe import PARTS, TRAITS
 from training.world.pictures import FRAMES, SIZE, WorldClip, draw_missing, people
 from training.world.scenario import SLOTS
@@ -76,6 +81,49 @@ def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["optim.steps=3", "optim.steps=4"], "slotid-0.json was made from.*settings.optim.steps is 3 there and 4 here"),
+        (["2", "1"], "people is 2 there and 1 here"),
+    ],
+)
+def test_results_of_another_experiment_are_not_taken_for_this_ones(reproduced, capfd, changed, said):
+    _, arguments = reproduced
+    at = arguments.index("--held-out" if len(changed[0]) == 1 else "--set") + 1
+    other = [*arguments[:at], *(changed[1] if a == changed[0] else a for a in arguments[at:])]
+    assert reproduce.main(other) == 1
+    assert re.search(said, capfd.readouterr().err)
+
+
+def test_results_that_cannot_be_compared_are_no_report(reproduced, tmp_path):
+    folder, _ = reproduced
+
+    def changed(change) -> Path:
+        shutil.copytree(folder / "results", tmp_path, dirs_exist_ok=True)
+        path = tmp_path / "conv_pool-0.json"
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+        return tmp_path
+
+    with pytest.raises(SlotIDError, match="optim.lr is 0.5 there and 0.05 here|optim.lr is 0.05 there and 0.5 here"):
+        write_report(changed(lambda data: data["settings"]["optim"].update(lr=0.5)))
+    with pytest.raises(SlotIDError, match="conv_pool-0.json was made from something else.*models.vae"):
+        write_report(changed(lambda data: data["models"].update(vae="0" * 64)))
+    write_report(changed(lambda data: data["settings"]["model"].update(preset="other")))
+
+
+def test_a_cache_of_fewer_people_is_gone_on_with(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(prepare, "main", lambda argv: made.append(argv) or 0)
+    manifest = tmp_path / "manifest.json"
+    for clips, times in ((3, 0), (4, 1)):
+        manifest.write_text(json.dumps({"entries": [{}, {}], "rejects": [{}]}))
+        reproduce._prepare(tmp_path, clips, "config.yaml")
+        assert len(made) == times and manifest.is_file() == (not times)
+
+
 @pytest.mark.full
 def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
     folder, arguments = reproduced
@@ -89,12 +137,13 @@ def test_trainings_beside_each_other_and_one_that_fails(reproduced, capfd):
 
 
 @pytest.mark.full
-def test_the_shipped_models_are_taken_further(reproduced, tmp_path):
+def test_the_shipped_models_are_taken_further(reproduced, tmp_path, monkeypatch):
     folder, arguments = reproduced
     shutil.copytree(folder / "pictures", tmp_path / "pictures")
-    shutil.copytree(folder / "results", tmp_path / "results")  # so that nothing is trained but the models
+    monkeypatch.setattr(Bench, "write_result", lambda *_, **__: None)  # the models alone are asked for
     changed = ["--folder", str(tmp_path), "--results", str(tmp_path / "results"), "--further"]
     assert reproduce.main([*changed, *(a for a in arguments[4:] if a != "--from-scratch")]) == 0
+    assert read_facts(tmp_path / "probe.safetensors")["held_back"] == 2
     for name in ("vae", "backbone", "probe"):
         shipped, further = (
             torch.cat([tensor.flatten().float() for _, tensor in sorted(load_file(path).items())])
@@ -167,13 +216,13 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
     def videos(read):
         return {"traits": read.tolist(), "face": [0.5] * 40, "follows": [said] * 40, "jitter": [0.1] * 40}
 
-    facts = {"people": 40, "identity_seed": 0}
+    facts = {"people": 40, "identity_seed": 0, "models": {}}
     bounds = {**facts, "true": true.tolist(), "real": videos(true), "none": videos(knows), "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
         if name == "slotid":
             knows[:, TRAITS.index("dye_hue")] = true[:, TRAITS.index("dye_hue")]
-        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "videos": videos(knows)}
+        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "settings": {}, "videos": videos(knows)}
         (tmp_path / f"{name}-0.json").write_text(json.dumps(run))
         (tmp_path / f"{name}-1.json").write_text(json.dumps({**run, "seed": 1, "videos": bounds["none"]}))
     write_report(tmp_path)
@@ -192,11 +241,11 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     mean = np.broadcast_to(true.mean(0), true.shape)
     read = {"traits": mean.tolist(), "face": [0.5] * 40, "follows": [dict.fromkeys(SLOTS, True)] * 40}
     read["jitter"] = [0.1] * 40
-    facts = {"people": 40, "identity_seed": 0}
+    facts = {"people": 40, "identity_seed": 0, "models": {}}
     bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
-        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "videos": read}
+        run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "settings": {}, "videos": read}
         if name == "slotid":
             # The portrait's person is the next one.
             crossed = mean.copy()

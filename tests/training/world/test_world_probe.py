@@ -1,12 +1,22 @@
-"""The probe's face is learned on frames that stay as they are.
+"""The probe: its face is learned on frames that stay as they are, and it knows whom and what it was made from.
 
 People are coloured bands here; what the shipped probe says of people whom it never saw is in ``test_world_score.py``.
 """
 
+import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file
 
+from slotid_core.errors import SlotIDError
+from training.reproduce import SHIPPED
+from training.world.models import probe as probing
+from training.world.models.clips import round_trips
 from training.world.models.faces import learn_faces
+from training.world.models.files import read_facts, weights_id, write_model
 from training.world.models.probe import Probe, measure
+from training.world.models.states import undrawn
+from training.world.pictures import draw_missing, people
 
 
 def clips_of(people: int, seed: int) -> torch.Tensor:
@@ -27,10 +37,77 @@ def auc(probe: Probe, clips: torch.Tensor) -> float:
 
 def test_faces_are_learned_without_touching_anything_else():
     torch.manual_seed(0)
-    probe, people = Probe(), clips_of(24, seed=1)
+    probe, clips = Probe(), clips_of(24, seed=1)
     before = {name: value.clone() for name, value in probe.state_dict().items()}
-    assert auc(probe, people) < 0.8
-    learn_faces(probe, people, [f"person{i // 2}" for i in range(48)], minutes=0.08, seed=0)
+    assert auc(probe, clips) < 0.8
+    learn_faces(probe, clips, [f"person{i // 2}" for i in range(48)], minutes=0.08, seed=0)
     changed = {name for name, value in probe.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("face.")}
-    assert auc(probe, people) > 0.9
+    assert auc(probe, clips) > 0.9
+
+
+@pytest.fixture(scope="module")
+def metric_pictures(tmp_path_factory):
+    """Two people of the metric split."""
+    folder = tmp_path_factory.mktemp("metric")
+    draw_missing(folder, list(people("metric", 2)))
+    return folder
+
+
+def test_a_probe_that_is_not_finished_is_not_there(metric_pictures, tmp_path, monkeypatch):
+    """Whoever starts the same command again must not find one whose face was never learned."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probing, "learn_faces", killed)
+    out = tmp_path / "probe.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        probing.train(
+            metric_pictures,
+            SHIPPED / "world_vae.safetensors",
+            out,
+            minutes=0.01,
+            held_back=1,
+            batch=2,
+            seed=0,
+            start=None,
+        )
+    assert not out.exists()
+
+
+def test_round_trips_are_those_of_the_vae_that_is_asked(metric_pictures, tmp_path):
+    kept, vae = tmp_path / "kept.trips", SHIPPED / "world_vae.safetensors"
+    names, clips = round_trips(metric_pictures, "metric", vae, kept)
+    assert names == [f"metric0-{person:05d}-{clip}" for person in range(2) for clip in range(2)]
+    tensors = load_file(vae)
+    tensors["decoder.head.2.bias"] = tensors["decoder.head.2.bias"] + 0.5
+    write_model(tmp_path / "other.safetensors", tensors, {})
+    _, brighter = round_trips(metric_pictures, "metric", tmp_path / "other.safetensors", kept)
+    assert float(brighter.float().mean() - clips.float().mean()) > 20
+    again = round_trips(metric_pictures, "metric", tmp_path / "other.safetensors", kept)[1]
+    assert torch.equal(again, brighter)
+
+
+def test_people_whom_a_probe_has_seen_do_not_test_it(metric_pictures, tmp_path):
+    with pytest.raises(SlotIDError, match="trained on all but the first 83.*--held-back 83 or less"):
+        probing.train(
+            metric_pictures, SHIPPED / "world_vae.safetensors", tmp_path / "probe.safetensors",
+            minutes=0.01, held_back=84, batch=2, seed=0, start=SHIPPED / "world_probe.safetensors",
+        )  # fmt: skip
+    curves = [undrawn(50, np.random.RandomState(0), first)[1] for first in (0, 19_990)]
+    assert len(set(map(tuple, curves[0].tolist()))) > 40 and len(set(map(tuple, curves[1].tolist()))) <= 10
+
+
+def test_the_same_weights_with_more_digits_are_the_same(tmp_path):
+    half = {name: tensor.half() for name, tensor in load_file(SHIPPED / "world_probe.safetensors").items()}
+    more = {name: tensor.float() for name, tensor in half.items()}
+    for name, tensors in (("half", half), ("more", more)):
+        write_model(tmp_path / name, tensors, {"steps": 1})
+    assert weights_id(tmp_path / "half") == weights_id(tmp_path / "more")
+    assert weights_id(tmp_path / "half") == weights_id(SHIPPED / "world_probe.safetensors")
+    more["face.2.bias"][0] += 1
+    write_model(tmp_path / "more", more, {})
+    assert weights_id(tmp_path / "half") != weights_id(tmp_path / "more") and read_facts(tmp_path / "half") == {
+        "steps": 1
+    }

@@ -14,6 +14,7 @@ import numpy as np
 
 from training.media import atomic
 from training.world.experiment.intervals import ahead_draws, bounds_of, mean_draws, over_seeds, r2_draws
+from training.world.experiment.origin import check, check_alike
 from training.world.experiment.plots import write_plots
 from training.world.experiment.results import BOUNDS, world_suffix
 from training.world.experiment.sheet import SIDE_BY_SIDE
@@ -25,7 +26,11 @@ PAGE = "README.md"
 
 
 def write_report(results: Path) -> None:
-    """``README.md`` and its pictures beside the results."""
+    """``README.md`` and its pictures beside the results.
+
+    Raises:
+        SlotIDError: some can't be compared, see :mod:`.origin`.
+    """
     lines = [
         "# Slot-ID World: results",
         "",
@@ -47,7 +52,9 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     for path in sorted(results.glob("*-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if "variant" in result and result["identity_seed"] == world:
+            check(path, models=bounds["models"], people=people)
             found[result["variant"], result["seed"]] = result
+    check_alike(found)
     picture = results / f"figures{world_suffix(world)}.png"
     write_plots(picture, bounds, found)
     shown = results / f"{SIDE_BY_SIDE}{world_suffix(world)}.png"

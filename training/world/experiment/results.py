@@ -18,6 +18,7 @@ from training.media import atomic
 from training.wan_diffusers import load_transformer, load_vae
 from training.world.experiment import evaluate
 from training.world.experiment.evaluate import People
+from training.world.experiment.origin import check, learned_from, models_ids
 from training.world.identity import DYNAMICS, FRONT, SIDE
 from training.world.models.device import best_device
 from training.world.models.probe import load_probe
@@ -37,6 +38,10 @@ class Bench:
         self._folder, self._models, self._count, self.world = folder, models, people, world
 
     @cached_property
+    def made_with(self) -> dict[str, str]:
+        return models_ids(self._models)
+
+    @cached_property
     def vae(self):
         return load_vae(self._models["vae"]).to(best_device())
 
@@ -53,9 +58,14 @@ class Bench:
         return evaluate.load_people(self._folder / "pictures", self.vae, count=self._count, world=self.world)
 
     def write_bounds(self, results: Path) -> None:
-        """What can be reached: people's real other clips; and what comes without any identity."""
+        """What can be reached: people's real other clips; and what comes without any identity. Kept where it is there.
+
+        Raises:
+            SlotIDError: what is there was made with other models, or of another number of people.
+        """
         path = results / f"{BOUNDS}{world_suffix(self.world)}.json"
         if path.is_file():
+            check(path, models=self.made_with, people=self._count)
             return
         started = time.monotonic()
         plain = evaluate.make_videos(self.transformer, self.vae, self.people, None, None)
@@ -82,6 +92,7 @@ class Bench:
             "variant": variant,
             "seed": seed,
             "changes": changes,
+            "settings": learned_from(weights.facts["settings"]),
             "trained_steps": weights.facts["trained_steps"],
             "validation": weights.facts["validation"],
             "weights": weights.sha256,
@@ -108,6 +119,7 @@ class Bench:
         return {
             "machine": f"{_gpu()}{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "seconds": round(time.monotonic() - started),
+            "models": self.made_with,
             "people": self._count,
             "identity_seed": self.world,
             "traits": list(FRONT + SIDE + DYNAMICS),

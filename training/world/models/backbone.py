@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -31,6 +30,7 @@ from training.trainer.processes import Processes
 from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel, load_transformer
 from training.wan_keys import transformer_to_original
 from training.world.models.device import half
+from training.world.models.files import write_model
 from training.world.models.optimizer import MatrixOptimizer
 
 DIM, BLOCKS, FFN = 256, 6, 1024
@@ -124,7 +124,7 @@ def train(
 def write(tensors: dict[str, Tensor], out: Path, facts: dict) -> None:
     """One file under ComfyUI's names, float16."""
     named = {transformer_to_original(name): tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(named, out, metadata={"format": "pt", "facts": json.dumps({**facts, "text_length": LENGTH})})
+    write_model(out, named, {**facts, "text_length": LENGTH})
 
 
 def main(argv: list[str] | None = None) -> int:

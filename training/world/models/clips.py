@@ -6,16 +6,25 @@ width.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from slotid_core.latents import denormalise, normalise
-from training.wan_diffusers import AutoencoderKLWan
-from training.world.models.device import half
+from training.media import atomic
+from training.wan_diffusers import AutoencoderKLWan, load_vae
+from training.world.models.device import best_device, half
+from training.world.models.files import weights_id
+from training.world.pictures import read_pictures
 
 _TOGETHER = 100
 """On a GPU, which one clip of 80 pixels would leave idle. A CPU gains nothing from more than one."""
+_READ = 100
+"""Clips that are read from the disk in one go."""
 
 
 @torch.no_grad()
@@ -42,3 +51,25 @@ def decode_clips(vae: AutoencoderKLWan, latents_NCThw: Tensor) -> Tensor:
 
 def _parts(vae: AutoencoderKLWan, tensor: Tensor, name: str) -> tqdm:
     return tqdm(tensor.split(1 if vae.device.type == "cpu" else _TOGETHER), desc=name, leave=False)
+
+
+def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple[list[str], Tensor]:
+    """Names and uint8 clips ``[N, F, H, W, 3]`` of a split after encoding and decoding, kept in a file as long as the
+    VAE is the same."""
+    seen_by, done = weights_id(vae_file), {}
+    if kept.is_file():
+        with safe_open(kept, framework="pt") as file:
+            if file.metadata()["vae"] == seen_by:
+                done = {name: file.get_tensor(name) for name in file.keys()}
+    missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
+    vae = load_vae(vae_file).to(best_device())
+    for start in tqdm(range(0, len(missing), _READ), desc="round trips", unit=f"{_READ} clips"):
+        paths = missing[start : start + _READ]
+        clips_NFHW3 = torch.stack([read_pictures(path)["clip"] for path in paths])
+        seen_NFHW3 = decode_clips(vae, encode_clips(vae, clips_NFHW3))
+        done |= {path.stem: seen.clone() for path, seen in zip(paths, seen_NFHW3, strict=True)}
+    if missing:
+        with atomic(kept) as temporary:
+            save_file(done, temporary, metadata={"vae": seen_by})
+    names = sorted(done)
+    return names, torch.stack([done[name] for name in names])

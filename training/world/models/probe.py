@@ -25,26 +25,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from training.wan_diffusers import load_vae
+from slotid_core.errors import SlotIDError
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
-from training.world.models.clips import decode_clips, encode_clips
+from training.world.models.clips import round_trips
 from training.world.models.device import best_device, half
 from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
+from training.world.models.files import read_facts, write_model
 from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn_batches
-from training.world.pictures import FRAMES, clip_of_name, read_pictures
+from training.world.pictures import FRAMES, clip_of_name
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
 _CURVES = 96
 """Performances in an update that nobody drew."""
-_TRIPS = 100
-"""Clips that are read for the VAE in one go."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +132,6 @@ def traits_of(identity: Identity) -> Tensor:
     return torch.tensor(identity.front_F + identity.side_S + identity.dynamics_D)
 
 
-def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple[list[str], Tensor]:
-    """Names and uint8 clips ``[N, F, H, W, 3]`` of a split after encoding and decoding, kept in a file."""
-    done = load_file(kept) if kept.is_file() else {}
-    missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
-    vae = load_vae(vae_file).to(best_device())
-    for start in tqdm(range(0, len(missing), _TRIPS), desc="round trips", unit=f"{_TRIPS} clips"):
-        paths = missing[start : start + _TRIPS]
-        clips_NFHW3 = torch.stack([read_pictures(path)["clip"] for path in paths])
-        seen_NFHW3 = decode_clips(vae, encode_clips(vae, clips_NFHW3))
-        done |= {path.stem: seen.clone() for path, seen in zip(paths, seen_NFHW3, strict=True)}
-    if missing:
-        save_file(done, kept)
-    names = sorted(done)
-    return names, torch.stack([done[name] for name in names])
-
-
 def _mirrored(
     clip: Tensor, traits_I: Tensor, said: dict[str, int], state_FS: Tensor
 ) -> tuple[Tensor, Tensor, dict[str, int], Tensor]:
@@ -168,7 +150,16 @@ def train(
     pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int,
     start: Path | None,
 ) -> None:  # fmt: skip
-    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on."""
+    """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on.
+
+    Raises:
+        SlotIDError: the probe to start from was trained on some of them.
+    """
+    if start is not None and held_back > (unseen := read_facts(start)["held_back"]):
+        raise SlotIDError(
+            f"{held_back} people are to be held back, and {start} was trained on all but the first {unseen}: how well "
+            f"it reads the others would be flattered. Use --held-back {unseen} or less, or train from the beginning."
+        )
     names, clips = round_trips(pictures, "metric", vae_file, out.with_suffix(".trips"))
     known = [clip_of_name(name) for name in names]
     held = [i for i, clip in enumerate(known) if clip.index < held_back]
@@ -178,7 +169,8 @@ def train(
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
     random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
-    clips, curves = clips.to(device), undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 4)
+    curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 4, first=held_back)
+    clips = clips.to(device)
     probe = Probe()
     if start is not None:
         own = probe.state_dict()
@@ -228,7 +220,7 @@ def train(
             told |= {"slots": round(loss_slots.item(), 3)}
             if step % 500 == 0:
                 told |= evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
-                save_file(dict(probe.state_dict()), out)
+                write_model(out.with_suffix(".part.safetensors"), probe.state_dict(), {"steps": step})
             log.write(json.dumps(told) + "\n")
             log.flush()
     learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
@@ -238,10 +230,11 @@ def train(
         "batch": batch,
         "minutes": minutes,
         "people": len({known[i].person for i in used}),
+        "held_back": held_back,
         "seed": seed,
         **told,
     }
-    save_file(dict(probe.state_dict()), out, metadata={"facts": json.dumps(facts)})
+    write_model(out, probe.state_dict(), facts)
     log.write(json.dumps(facts) + "\n")
 
 

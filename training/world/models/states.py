@@ -37,13 +37,13 @@ def states_of_clip(clip: WorldClip) -> Tensor:
     return states_of(clip.identity, clip.scenario, 2 * clip.seed + clip.clip)
 
 
-def undrawn(count: int, random: np.random.RandomState) -> tuple[Tensor, Tensor]:
-    """States and dynamics of so many performances of ``metric`` people: ``[B, F, S]``, ``[B, I]``.
+def undrawn(count: int, random: np.random.RandomState, first: int = 0) -> tuple[Tensor, Tensor]:
+    """States and dynamics of so many performances of ``metric`` people from ``first`` on: ``[B, F, S]``, ``[B, I]``.
 
     What a network reads from frames is not exact, so neither are these.
     """
     states, dynamics = [], []
-    for index in random.randint(SPLITS["metric"], size=count):
+    for index in random.randint(first, SPLITS["metric"], size=count):
         seed = person_seed("metric", int(index))
         identity, (scenario,) = sample_identity(seed), sample_scenarios(int(random.randint(2**31)), 1)
         states.append(states_of(identity, scenario, int(random.randint(2**31))))
@@ -55,19 +55,19 @@ def undrawn(count: int, random: np.random.RandomState) -> tuple[Tensor, Tensor]:
 
 
 class _Undrawn(IterableDataset):
-    def __init__(self, count: int, seed: int):
-        self._count, self._seed = count, seed
+    def __init__(self, count: int, seed: int, first: int):
+        self._count, self._seed, self._first = count, seed, first
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
         random = np.random.RandomState([self._seed, worker.id if worker else 0])
         while True:
-            yield undrawn(self._count, random)
+            yield undrawn(self._count, random, self._first)
 
 
-def undrawn_batches(count: int, seed: int, *, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def undrawn_batches(count: int, seed: int, *, workers: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
     """:func:`undrawn` without end, made by so many processes beside this one."""
-    return iter(DataLoader(_Undrawn(count, seed), batch_size=None, num_workers=workers))
+    return iter(DataLoader(_Undrawn(count, seed, first), batch_size=None, num_workers=workers))
 
 
 def mirrored_states(state_FS: Tensor) -> Tensor:

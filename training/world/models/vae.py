@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from slotid_core.latents import WAN21_MEAN, WAN21_STD
 from training.wan_diffusers import AutoencoderKLWan, load_vae
 from training.wan_keys import vae_to_original
 from training.world.models.device import best_device, half
+from training.world.models.files import write_model
 from training.world.models.optimizer import MatrixOptimizer
 from training.world.pictures import FRAMES, SIZE, read_pictures
 
@@ -172,7 +172,7 @@ def fold(vae: AutoencoderKLWan, clips_NFHW3: Tensor) -> None:
 def write(vae: AutoencoderKLWan, out: Path, facts: dict) -> None:
     """One file under ComfyUI's names, float16: half the size, and more exact than what bfloat16 was trained with."""
     tensors = {vae_to_original(name): tensor.half().contiguous() for name, tensor in vae.state_dict().items()}
-    save_file(tensors, out, metadata={"format": "pt", "facts": json.dumps(facts)})
+    write_model(out, tensors, facts)
 
 
 def main(argv: list[str] | None = None) -> int:
