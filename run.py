@@ -27,6 +27,7 @@ usage: python run.py demo [options]   reference clip + prompt -> identity -> gen
                                       Finding the face needs dlib or insightface, which is not installed here for
                                       you, since their weights are not free for every use; the error says how.
       --clip FILE --box X,Y,W,H       the same, and you say where the face is: nothing more is needed
+      --install-demo COMFYUI          only copies what the demo workflows need into that folder; installs nothing
   test options
       --full                          also the heavy campaigns
       tests/core -k NAME -x ...       anything pytest takes; paths are relative to the repository
@@ -234,13 +235,9 @@ def pip_install(python, arguments):
     command = [str(python), "-m", "pip", "install", *options, *arguments]
     print("Installing (only now; interrupted or failed, it is repeated at the next start)", flush=True)
     process = subprocess.Popen(
-        command,
-        cwd=str(ROOT),
-        env=dict(os.environ, PYTHONIOENCODING="utf-8"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+        command, cwd=str(ROOT), env=dict(os.environ, PYTHONIOENCODING="utf-8"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
         with LOG.open("w", encoding="utf-8") as log:
             seen = follow(process, log, sys.stdout.isatty())
@@ -327,6 +324,8 @@ def main(argv):
     if command not in ("demo", "test"):
         print(f"run.py: got {command!r}, expected demo or test.\n\n{USAGE}", file=sys.stderr)
         return 2
+    if command == "demo" and "--install-demo" in " ".join(arguments):  # nothing has to be installed for that
+        return hand_over([sys.executable, str(ROOT / "training" / "demo_models.py"), *arguments], Path.cwd())
     try:
         host = find_host(os.environ, Path.home()) if command == "test" else None
         python = str(prepare(command, host))

@@ -57,8 +57,8 @@ class SlotIDApply(io.ComfyNode):
                     tooltip="Share of the denoising up to which the identity is active.",
                 ),
                 gate_input(
-                    "Portrait against clip over the steps. As trained: mostly the portrait in noisy steps, mostly the "
-                    "clip in late ones."
+                    "Portrait against clip over the steps. As trained: the gate that the weights were trained with, "
+                    "which Gate Preview shows; the paper's goes from mostly the portrait to mostly the clip."
                 ),
                 io.Float.Input(
                     "film_strength",

@@ -117,6 +117,13 @@ def square_clip(reference: Reference, size: int) -> Tensor:
     return crop_along(reference.frames_FHWC[kept.start : kept.stop], reference.analysis.path, size)
 
 
+def _one_a_frame(landmarks: dict | None) -> list[str]:
+    """ComfyUI's landmark node gives the first face of a frame alone unless told otherwise: nobody else is seen then."""
+    if landmarks is None or max(map(len, landmarks["frames"])) > 1:
+        return []
+    return ["No frame had more than one face among the landmarks: with others in the clip set num_faces to 0."]
+
+
 class SlotIDFindPerson(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -181,5 +188,5 @@ class SlotIDFindPerson(io.ComfyNode):
             download=download,
             offered=("mediapipe", "insightface", "dlib"),
         )
-        info = reference.analysis.describe()
+        info = "\n".join([reference.analysis.describe(), *_one_a_frame(face_landmarks)])
         return io.NodeOutput(square_clip(reference, size), reference, info, ui=show_text(cls, info))

@@ -63,6 +63,8 @@ class Run:
     """For each conditioning the name that the guider has for it."""
     calls: int = 0
     identity_rows: int = 0
+    negative_rows: int = 0
+    """That got the negative identity of some part."""
     modulations_wanted: int = 0
     modulations: int = 0
     attentions_wanted: int = 0
@@ -151,6 +153,11 @@ class Run:
             raise SlotIDError(
                 f"Slot-ID was called {self.calls} times and no row was to show the person: the guider has no "
                 "conditioning named 'positive', or another node skipped every step between start and end."
+            )
+        if self.identity_rows and not self.negative_rows and any(part.negative is not None for part in self.parts):
+            _log.warning(
+                "Slot-ID: a negative_identity is connected, and no negative was evaluated, so nobody was steered away "
+                "from. At CFG 1 ComfyUI leaves the negative out."
             )
         _log.info(
             "Slot-ID: %d backbone calls, %d rows with identity, %d blocks modulated",

@@ -36,7 +36,7 @@ from ..slotid_core.region import EVERYWHERE, Reach, token_weights
 from ..slotid_core.types import Identity, IdentityEmbedding
 from .host_model import add_lora, check_backbone, check_window
 from .host_regions import Placed, video_tokens, video_weights, with_cross_attention
-from .host_run import POSITIVE, Part, Run, name_roles
+from .host_run import NEGATIVE, POSITIVE, Part, Run, name_roles
 
 _APPLIED = "slotid"
 _RUN = "slotid_run"
@@ -212,7 +212,12 @@ def _prepare(run: Run, backbone: Any, inputs: tuple, options: dict[str, Any], kw
     roles_B, sigma_B = run.rows(options, batch)
     parts = [part.at(roles_B) for part in run.parts]
     shown = [part.shown(roles_B) & part.injection.is_active(sigma_B) for part in run.parts if part.injection.speaks]
-    run.count(calls=1, identity_rows=sum(int(rows_B.sum()) for rows_B in shown))
+    has_negative = any(part.negative is not None for part in run.parts)
+    run.count(
+        calls=1,
+        identity_rows=sum(int(rows_B.sum()) for rows_B in shown),
+        negative_rows=roles_B.count(NEGATIVE) if has_negative else 0,
+    )
     if any(part.blocks is not None or part.weights_THW is not None for part in run.parts):
         call = _Call(list(range(batch)), list(inputs), options, kwargs)
         _add_regions(call, backbone, run.parts, parts, sigma_B)

@@ -1,6 +1,8 @@
 """Load Slot-ID Model."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -52,10 +54,27 @@ def _load(model_name: str) -> SlotIDWeights:
     return load_weights(weight_path(model_name))
 
 
+def _of_the_training(facts: Mapping[str, Any]) -> list[str]:
+    """What the trainer kept of the run, where it was the trainer that wrote the file; the log has all of it."""
+    lines = [f"{facts['trained_steps']:,} updates."] if "trained_steps" in facts else []
+    match facts.get("settings"):
+        case {"data": {"layout": "world"}}:
+            lines.append("Trained on drawn people of the small world: for the demo's Wan, no measure of a large one.")
+        case {"data": {"layout": str(layout)}}:
+            lines.append(f"Trained on: {layout}.")
+    match facts.get("validation"):
+        case {"gap": float(gap), "gap_low": float(low), "gap_high": float(high)}:
+            lines.append(f"Identity gap on people it was not trained on: {gap:.1f} % [{low:.1f}, {high:.1f}].")
+    return lines
+
+
 def _describe(weights: SlotIDWeights) -> str:
     lines = [f"For {weights.model.config.backbone}.", f"Weights {weights.sha256[:12]}."]
     if weights.untrained:
         lines.insert(0, NO_IDENTITY)
     else:
-        lines += [f"{name}: {value}" for name, value in weights.facts.items()]
+        lines += _of_the_training(weights.facts)
+        gate = weights.model.config.gate
+        lines.append(f"Gate: portrait {gate.start:g} in noise to {gate.end:g} at the end.")
+        _log.info("%s: %s", weights.sha256[:12], dict(weights.facts))
     return "\n".join(lines)

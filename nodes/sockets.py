@@ -66,7 +66,6 @@ def download_input() -> io.Boolean.Input:
     return io.Boolean.Input(
         "download",
         default=False,
-        advanced=True,
         tooltip="Let InsightFace fetch its model pack if it is missing. Its weights are for non-commercial "
         "research only. Nothing is fetched unless this is on.",
     )

@@ -24,6 +24,8 @@ from .types import FaceEmbedding, Identity, Routing
 # A clip and its own reference are compared at this side. Their correlation was 0.95 and more, also after gamma, blur or
 # noise; that of different people's clips 0.68 and less.
 _COMPARED_SIDE, _SAME_CLIP = 32, 0.85
+_VAE_CELL = 8
+"""Pixels that a latent cell is wide and high, in every Wan 2.1 VAE."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ def identify(
             f"The clip has {frames} frames, expected 4n+1 and at least 5, such as {lower} or {lower + 4}."
         )
     portrait_FHWC = portrait_HWC.unsqueeze(0)
-    for what, pixels_FHWC in (("clip", clip_FHWC), ("portrait", portrait_FHWC)):
-        _check_pixels(what, pixels_FHWC)
+    config = model.config
+    _check_pixels("clip", clip_FHWC, config.encoder.patch[1:])
+    _check_pixels("portrait", portrait_FHWC, config.portrait.patch)
     if reference is not None:
         _check_reference(reference, clip_FHWC)
     ordered_FHWC = clip_FHWC
@@ -97,13 +100,15 @@ def identify(
     return Identified(identity, encoding.routing)
 
 
-def _check_pixels(what: str, pixels_FHWC: Tensor) -> None:
+def _check_pixels(what: str, pixels_FHWC: Tensor, patch: tuple[int, int]) -> None:
     height, width = pixels_FHWC.shape[1:3]
-    if height % 16 or width % 16:
-        sides = [max(16, side // 16 * 16) for side in (height, width)]
+    down, across = (_VAE_CELL * cells for cells in patch)
+    if height % down or width % across:
+        near = f"{max(across, width // across * across)}x{max(down, height // down * down)}"
+        multiples = f"{across}" if across == down else f"{across} (width) and {down} (height)"
         raise SlotIDError(
-            f"The {what} is {width}x{height} pixels, expected sides that are multiples of 16, such as "
-            f"{sides[1]}x{sides[0]}. Resize it before."
+            f"The {what} is {width}x{height} pixels, expected sides that are multiples of {multiples}, such as {near}. "
+            "Resize it before."
         )
     odd_F = ~pixels_FHWC.flatten(1).isfinite().all(1)
     if bool(odd_F.any()):

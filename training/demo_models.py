@@ -1,13 +1,23 @@
-"""The demo: models that were trained on people who do not exist (``training/world``), and two clips of one of them."""
+"""The demo: models that were trained on people who do not exist (``training/world``), and two clips of one of them.
+
+    python training/demo_models.py --install-demo COMFYUI
+
+needs the standard library only, as ``run.py`` does: ComfyUI's own Python may be unable to install anything.
+"""
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+if __name__ == "__main__":  # nothing is installed then
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 from slotid_core.errors import SlotIDError
-from training.media import atomic
+from training.atomic import atomic
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"
 
@@ -69,3 +79,20 @@ def install_demo_models(comfy_root: Path) -> list[Path]:
             shutil.copyfile(file.path, temporary)
         written.append(path)
     return written
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=install_demo_models.__doc__.split("\n\n")[0])
+    parser.add_argument("--install-demo", type=Path, required=True, metavar="COMFYUI")
+    try:
+        for path in install_demo_models(parser.parse_args(argv).install_demo):
+            print(path)
+    except SlotIDError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

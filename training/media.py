@@ -5,10 +5,8 @@ Shape letters: F frames, H W height and width; pictures are uint8 RGB numpy arra
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,31 +16,13 @@ import torch
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
+from training.atomic import atomic
 
 _SHEET_WIDTH, _MARGIN, _GAP = 1280, 24, 6
 _LONGEST_CAPTION = 1000
 _PAPER, _INK, _QUIET, _WARNING = (250, 250, 248), (28, 28, 30), (96, 96, 100), (178, 34, 34)
 # H.273 codes for what swscale makes of RGB unless told otherwise: the BT.601 matrix, limited range.
 _BT601, _LIMITED_RANGE = 6, 1
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it becomes ``path`` when the block ends well, else it goes.
-
-    Raises:
-        SlotIDError: the folder can't be written.
-    """
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone when the rename went through, or never made
-            temporary.unlink()
 
 
 def to_bytes(frames_FHWC: Tensor) -> np.ndarray:

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
-from training.media import atomic
+from training.atomic import atomic
 from training.world.experiment.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,12 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         args.results = args.folder / "results" if args.results is None else args.results.resolve()
         if not args.report:
             run(args)
-        if args.results.is_dir():
-            from training.world.experiment.report import write_report
-            from training.world.experiment.sheet import show
+        from training.world.experiment.report import write_report
+        from training.world.experiment.sheet import show
 
-            show(args.folder, args.results, world=args.identity_seed)
-            write_report(args.results)
+        if not list(args.results.glob("bounds*.json")):
+            raise SlotIDError(f"There are no results in {args.results}. Say with --results where they are.")
+        show(args.folder, args.results, world=args.identity_seed)
+        write_report(args.results)
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
     from training import train
     from training.settings import load
-    from training.world.experiment.origin import check, learned_from
+    from training.world.experiment.origin import check, check_weights, learned_from
     from training.world.models import backbone, probe, vae
     from training.world.models.device import best_device
     from training.world.models.files import read_facts
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         models["vae"], vae.main, pictures, models["vae"],
         "--minutes", args.vae_minutes, "--clips", vae_clips, *start["vae"],
     )  # fmt: skip
-    _prepare(args.folder / "cache", 2 * args.people, CONFIG, *shared, *workers)
+    _prepare(args.folder / "cache", pictures / "train", CONFIG, *shared, *workers)
     _make(
         models["backbone"], backbone.main, CONFIG, models["backbone"], *shared,
         "--minutes", args.backbone_minutes, "--batch", backbone_batch, *start["backbone"],
@@ -146,23 +147,26 @@ def run(args: argparse.Namespace) -> None:
         folder = f"run.folder={_run_folder(args, name, seed)}"
         return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *args.set, *cache, folder]
 
+    def learned(name: str, seed: int) -> dict[str, object]:
+        config, *changes = settings(name, seed)
+        return learned_from(load(config, changes).to_dict())
+
     missing = []
     for name, seed in wanted:
         if not (path := _result(args, name, seed)).is_file():
             missing.append((name, seed))
             continue
-        config, *changes = settings(name, seed)
-        learned = learned_from(load(config, changes).to_dict())
-        check(path, models=bench.made_with, people=args.held_out, settings=learned)
+        check(path, models=bench.made_with, people=args.held_out, settings=learned(name, seed))
     for name, seed in missing:
         if VARIANTS[name].own_cache:
-            _prepare(args.folder / f"cache-{name}", 2 * args.people, *settings(name, seed), *workers)
+            _prepare(args.folder / f"cache-{name}", pictures / "train", *settings(name, seed), *workers)
     if args.together > 1 and len(missing) > 1:
         _beside(args, missing, lambda: bench.write_bounds(args.results))
         return
     for name, seed in missing:
         weights = _run_folder(args, name, seed) / "weights" / "slotid.safetensors"
         _make(weights, train.main, *settings(name, seed))
+        check_weights(weights, learned(name, seed))
         bench.write_bounds(args.results)
         changes = [*VARIANTS[name].changes, f"run.seed={seed}", *args.set]
         bench.write_result(_result(args, name, seed), name, seed, weights, changes=changes)
@@ -201,23 +205,25 @@ def _beside(args: argparse.Namespace, missing: list[tuple[str, int]], meanwhile:
         raise SlotIDError(f"Not done: {', '.join(failed)}; their logs are in {logs}. The same command goes on.")
 
 
-def _prepare(cache: Path, clips: int, *arguments: object) -> None:
-    """The cache of so many clips, or what is missing of it."""
+def _prepare(cache: Path, clips: Path, *arguments: object) -> None:
+    """The cache of all clips that are there, or what is missing of it."""
     from training import prepare
 
     manifest = cache / "manifest.json"
     if manifest.is_file():
         there = json.loads(manifest.read_text(encoding="utf-8"))
-        if len(there["entries"]) + len(there["rejects"]) == clips:
+        if len(there["entries"]) + len(there["rejects"]) == len(list(clips.glob("*.safetensors"))):
             return
-        manifest.unlink()
-    _make(manifest, prepare.main, *arguments)
+    _call(prepare.main, *arguments)
 
 
 def _make(file: Path, main: Callable[[list[str]], int], *arguments: object) -> None:
     """Run a program's ``main`` that makes the file, unless it is there."""
-    if file.is_file():
-        return
+    if not file.is_file():
+        _call(main, *arguments)
+
+
+def _call(main: Callable[[list[str]], int], *arguments: object) -> None:
     started, argv = time.monotonic(), [str(argument) for argument in arguments]
     if main(argv):
         raise SlotIDError(f"{main.__module__} did not end well, see above. The same command goes on from here.")

@@ -3,7 +3,7 @@
 
 python training/sample.py --demo
 python training/sample.py --transformer WAN --vae VAE --weights SLOTID.safetensors --clip CLIP.mp4
-    --text-embeds PROMPT.safetensors --negative-embeds NEGATIVE.safetensors
+    --text-encoder FOLDER --prompt TEXT
 
 Shape letters: F frames, H W height and width, C channels, L context tokens, E text-token width.
 """
@@ -41,14 +41,12 @@ SMALL_WORLD = (
 )
 TINY = Path("tiny")
 """As in a training configuration: the random tiny Wan and VAE."""
+HASHED = Path("hashed")
+"""Likewise: the demo's words."""
 LEAST_LIKE, LEAST_FOLLOWED = 0.5, 4
 """What the demo's own video must reach: halfway from other people's faces to a real clip's, and so many of the prompt's
 six attributes."""
 RANDOM_SLOTID = "RANDOM WEIGHTS: these Slot-ID weights are untrained, so no identity will appear."
-HASHED_PROMPT = (
-    "The prompt is embedded as hashed words, which mean nothing to a real Wan. "
-    "Give its umT5 tokens with --text-embeds and --negative-embeds."
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,6 +119,21 @@ def _load_models(args: argparse.Namespace) -> _Models:
     return _Models(transformer=transformer.to(args.device), vae=vae.to(args.device), weights=weights, warning=warning)
 
 
+def _text(args: argparse.Namespace, text_dim: int) -> tuple[Tensor, Tensor]:
+    """Tokens of the prompt and of the negative prompt."""
+    import torch
+
+    from training.prompts import prompt_tokens
+    from training.text import UmT5, encoded_prompt
+
+    if args.text_encoder in (None, HASHED):
+        positive = prompt_tokens(args.prompt, args.text_embeds, text_dim)
+        return positive, prompt_tokens(args.negative, args.negative_embeds, text_dim)
+    print("Reading the prompt with umT5 ...", flush=True)
+    encoder = UmT5(args.text_encoder, torch.device(args.device))
+    return encoded_prompt(args.prompt, encoder, text_dim), encoded_prompt(args.negative, encoder, text_dim)
+
+
 def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     """Sample one video, with progress on the terminal.
 
@@ -138,7 +151,6 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     from slotid_core.injection import Injection
     from training.generate import GenerateConfig, generate
     from training.media import SheetRow, contact_sheet, to_bytes, write_mp4
-    from training.prompts import prompt_tokens
     from training.wan_diffusers import decode_latents, encode_frames
     from training.wan_injection import inject
 
@@ -156,11 +168,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     models = _load_models(args)
     if models.warning:
         print(models.warning)
-    if args.transformer not in (None, TINY) and not args.text_embeds:
-        print(HASHED_PROMPT)
-    backbone = models.transformer.config
-    positive_1LE = prompt_tokens(args.prompt, args.text_embeds, backbone.text_dim).to(args.device)
-    negative_1LE = prompt_tokens(args.negative, args.negative_embeds, backbone.text_dim).to(args.device)
+    positive_1LE, negative_1LE = (tokens.to(args.device) for tokens in _text(args, models.transformer.config.text_dim))
 
     reference = read_reference(args, _progress)
     print("Encoding the identity ...", flush=True)
@@ -194,7 +202,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
                 config,
                 positive_BLE=positive_1LE,
                 negative_BLE=negative_1LE,
-                channels=backbone.out_channels,
+                channels=models.transformer.config.out_channels,
                 progress=progress,
             )
         print("Decoding the video ...", flush=True)

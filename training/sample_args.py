@@ -126,7 +126,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--vae", type=Path, metavar="PATH", help="Wan 2.1 VAE: .safetensors or diffusers folder, or tiny")
     add("--weights", type=Path, metavar="FILE", help="Slot-ID weights (.safetensors)")
-    add("--text-embeds", type=Path, metavar="FILE", help="safetensors with the prompt's umT5 tokens [1, L, 4096]")
+    add(
+        "--text-encoder",
+        type=Path,
+        metavar="PATH",
+        help="folder with Wan's umT5 as text_encoder and tokenizer (diffusers' Wan 2.1 has them); or hashed, the words "
+        "of the demo's small Wan (demo: hashed)",
+    )
+    add("--text-embeds", type=Path, metavar="FILE", help="or: safetensors with the prompt's umT5 tokens [1, L, 4096]")
     add("--negative-embeds", type=Path, metavar="FILE", help="the same for the negative prompt")
     add("--device", default="cpu", help="of backbone and VAE: cpu, cuda, mps (%(default)s)")
     add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the backbone (%(default)s)")
@@ -149,6 +156,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name, value in (DEMO if args.demo else REAL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if not (args.demo or args.text_encoder or args.text_embeds or args.transformer == Path("tiny")):
+        parser.error("--transformer needs words that it knows: give --text-encoder (or --text-embeds)")
+    if args.text_embeds and args.text_encoder:
+        parser.error("--text-encoder and --text-embeds: give one of them")
     if args.box and args.faces not in ("auto", "box"):
         parser.error(f"--box takes the place of --faces {args.faces}; give one of them")
     if args.faces == "box" and not args.box:

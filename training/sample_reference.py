@@ -93,7 +93,8 @@ def read_portrait(path: Path, size: int) -> Tensor:
 
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            seen = ImageOps.exif_transpose(picture).convert("RGBA")
+            pixels = np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise SlotIDError(f"{path} can't be read as a portrait ({error}). Give a PNG or JPEG file.") from error
     height, width = pixels.shape[:2]
@@ -150,7 +151,7 @@ def write_png(path: Path, picture_HWC: Tensor) -> None:
     """
     from PIL import Image
 
-    from training.media import atomic
+    from training.atomic import atomic
 
     with atomic(path) as temporary:
         Image.fromarray(picture_HWC.numpy()).save(temporary, "PNG")

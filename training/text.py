@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from slotid_core.demo_text import LENGTH as HASHED_LENGTH
 from slotid_core.demo_text import embed_prompt, split_words
@@ -65,8 +66,9 @@ class UmT5:
         for part in ("text_encoder", "tokenizer"):
             if not (folder / part).is_dir():
                 raise SlotIDError(
-                    f"There is no folder {folder / part}. Set model.text_encoder to a folder with text_encoder and "
-                    "tokenizer, as in Wan2.1's diffusers repositories, or to hashed for a run with the tiny Wan."
+                    f"There is no folder {folder / part}. The text encoder (model.text_encoder, --text-encoder) is a "
+                    "folder with text_encoder and tokenizer, as in Wan2.1's diffusers repositories; or hashed, for the "
+                    "tiny Wan and the demo's."
                 )
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
@@ -119,3 +121,22 @@ def most_text_tokens(settings: Settings) -> int:
     """Tokens a caption may have, so that the identity's prefix still finds room in the context."""
     config = settings.model.slotid_config()
     return context_length(settings) - config.reader.slots - config.portrait.tokens
+
+
+def encoded_prompt(text: str, encoder: TextEncoder, text_dim: int) -> Tensor:
+    """A prompt as the backbone takes it, ``[1, 512, E]`` float32 with zero tokens as pads at the end.
+
+    Raises:
+        SlotIDError: the text is too long, or the encoder is not the backbone's.
+    """
+    caption = encoder.encode(text, LENGTH)
+    if caption.cut:
+        raise SlotIDError(
+            f"The prompt has more than {LENGTH} tokens, which is all that Wan reads. Shorten it: {text!r}"
+        )
+    length, width = caption.text_LE.shape
+    if width != text_dim:
+        raise SlotIDError(
+            f"The text encoder gives tokens of width {width}, the backbone takes {text_dim}. Use umT5-XXL, Wan 2.1's."
+        )
+    return functional.pad(caption.text_LE.float(), (0, 0, 0, LENGTH - length))[None]

@@ -81,7 +81,10 @@ def _what_to_do_with(written: Sequence[Path], settings: Settings) -> list[str]:
     lines = [f"{slotid}  for ComfyUI/models/slotid"]
     lines += [f"{path}  its LoRA alone, for ComfyUI/models/loras" for path in lora]
     if settings.model.transformer == "tiny":
-        lines.append(f"They fit the demo's tiny Wan alone: python training/sample.py --demo --weights {slotid}")
+        lines.append(
+            "They fit the random tiny Wan alone, whose pictures are noise: "
+            f"python training/sample.py --demo --transformer tiny --vae tiny --weights {slotid}"
+        )
     if settings.validation.samples:
         lines.append(f"{settings.run.folder / 'samples'}  what held-out people looked like on the way")
     if settings.log.tensorboard:

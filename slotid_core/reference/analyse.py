@@ -216,7 +216,8 @@ def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> Unusa
     dark = f" The picture is dark (brightness {brightness:.2f} of 1): lighten it." if brightness < _DARK else ""
     return UnusableClipError(
         f"No face was found in {len(people.looked_at)} frames; {said}. {backend.limits(*frames_FHWC.shape[1:3])}."
-        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or a box (on Load Reference Clip).",
+        f"{dark} Try another start, a clip with a larger and more frontal face, another face backend, or "
+        "a box of your own around the face.",
         "no face",
     )
 

@@ -26,8 +26,11 @@ _SMALLER = 0.75
 _SEARCH_ALL_S = 2.0
 # Embeddings compared per tracklet: enough to outvote a bad one, and one every two seconds in long ones.
 _EMBEDDINGS, _EMBED_EVERY_S = 5, 2.0
-# And the last detections: somebody who comes after the last sample would never be looked at, and two have to agree.
-_LAST = 2
+# And the first and last detections, for two have to agree: somebody who is gone before the second sample, or comes
+# after the last but one, would never be told from another.
+_ENDS = 2
+# Degrees: a face that looks so much farther away than another says nothing about being the same person's.
+_TURNED_FURTHER = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def find_people(
     tracklets: list[_Tracklet] = []
     before, searched = -1, -count
     for done, index in enumerate(looked_at):
-        progress(done, len(looked_at) + min(samples + _LAST, len(looked_at)))
+        progress(done, len(looked_at) + min(samples + 2 * _ENDS, len(looked_at)))
         shot = sum(cut <= index for cut in cuts)
         open_tracklets = [t for t in tracklets if t.shot == shot and index - t.last <= max(_MAX_GAP_S * fps, every)]
         frame_HWC = frames_FHWC[index].numpy()
@@ -199,7 +202,7 @@ class _Embedder:
 
 def _join_by_likeness(tracklets: list[_Tracklet], embedder: _Embedder, samples: int, same_person: float) -> list[_Part]:
     """Tracklets to people: the longest first, each takes in those that are the same person by embedding."""
-    embedder.expect(sum(min(samples + _LAST, len(tracklet.faces)) for tracklet in tracklets))
+    embedder.expect(sum(min(samples + 2 * _ENDS, len(tracklet.faces)) for tracklet in tracklets))
     parts = [part for t in tracklets for part in _split_by_person(t.faces, embedder, samples, same_person)]
     parts.sort(key=lambda part: -len(part.faces))
     people: list[_Part] = []
@@ -218,24 +221,35 @@ def _join_by_likeness(tracklets: list[_Tracklet], embedder: _Embedder, samples: 
 def _split_by_person(faces: dict[int, Face], embedder: _Embedder, samples: int, same_person: float) -> list[_Part]:
     """One tracklet, cut where the face becomes another person's in the same place (a dissolve, or a cut not found)."""
     indices = sorted(faces)
+    turned = [_turned(faces[i]) for i in indices]
     parts = np.array_split(np.arange(len(indices)), min(samples, len(indices)))
-    least_turned = {min(part.tolist(), key=lambda n: _turned(faces[indices[n]])) for part in parts}
-    chosen = sorted(least_turned | set(range(len(indices))[-_LAST:]))
+    least_turned = {min(part.tolist(), key=lambda n: turned[n]) for part in parts}
+    chosen = sorted(least_turned | {*range(len(indices))[:_ENDS], *range(len(indices))[-_ENDS:]})
     embeddings = {n: embedder(indices[n], faces[indices[n]]) for n in chosen}
+
+    def is_somebody_else(n: int, run: list[int], usual_D: np.ndarray) -> bool:
+        """``n`` and the next sample are like each other, and unlike two of the run that are like each other. A blurred
+        face is like nobody, and a turned one is unlike the same person's, so all four look about equally far away."""
+        pair = [n, *(m for m in chosen if m > n)][:2]
+        known = [m for m in run if float(embeddings[m] @ usual_D) >= same_person]
+        aside = [turned[m] for m in known], [turned[m] for m in pair]
+        return (
+            len(known) >= 2
+            and len(pair) == 2
+            and max(aside[1]) <= max(aside[0]) + _TURNED_FURTHER
+            and sorted(aside[0])[1] <= max(aside[1]) + _TURNED_FURTHER
+            and all(float(embeddings[m] @ usual_D) < same_person for m in pair)
+            and float(embeddings[pair[0]] @ embeddings[pair[1]]) >= same_person
+        )
+
     runs: list[list[int]] = [[chosen[0]]]
     begins = [0]
     for n in chosen[1:]:
         run = runs[-1]
         # The first half alone: in a slow dissolve the later ones are a bit of both.
         usual_D = _typical([embeddings[m] for m in run[: (len(run) + 1) // 2]])
-        # One odd embedding is a turned or blurred face; another person stays odd, so one more decides as well.
-        following = []
-        if float(embeddings[n] @ usual_D) < same_person and (second := _second_look(n, run[-1], chosen)) is not None:
-            following = [n, second]
-            if second not in embeddings:
-                embeddings[second] = embedder(indices[second], faces[indices[second]])
-        if following and all(float(embeddings[m] @ usual_D) < same_person for m in following):
-            other_D = _typical([embeddings[m] for m in following])
+        if is_somebody_else(n, run, usual_D):
+            other_D = _typical([embeddings[m] for m in chosen if m >= n][:2])
             begin = _first_of_other(run[0], n, usual_D, other_D, indices, faces, embedder)
             begins.append(begin)
             runs[-1] = [m for m in run if m < begin]
@@ -245,13 +259,6 @@ def _split_by_person(faces: dict[int, Face], embedder: _Embedder, samples: int, 
         _Part({indices[n]: faces[indices[n]] for n in range(begin, end)}, {indices[n]: embeddings[n] for n in run})
         for begin, end, run in zip(begins, [*begins[1:], len(indices)], runs, strict=True)
     ]
-
-
-def _second_look(n: int, last: int, chosen: list[int]) -> int | None:
-    """Which detection is to agree that ``n`` shows another person than those up to ``last``: the next sample, or the
-    detection before ``n`` where that is none of them."""
-    later = [m for m in chosen if m > n]
-    return later[0] if later else n - 1 if n - 1 > last else None
 
 
 def _turned(face: Face) -> float:

@@ -268,7 +268,7 @@ def _too_short(video: VideoFile, end_s: float, start: float, frames: int, fps: f
     if start >= end_s:
         return f"{name} ends at {end_s:.2f} s, before start = {start:g} s. Choose an earlier start.{cut}"
     fitting = (available - 1) // 4 * 4 + 1
-    choices = [f"frames = {fitting}"] if fitting >= MIN_FRAMES else []
+    choices = [f"{fitting} frames"] if fitting >= MIN_FRAMES else []
     choices += ["an earlier start"] if start > 0 else []
     fix = "Use " + " or ".join([*choices, "a longer clip"])
     return (

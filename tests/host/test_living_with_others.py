@@ -112,6 +112,18 @@ def test_a_prompt_that_is_heard_at_other_times_warns(tools, wan, apply, people, 
     assert "are both the identity (start, end) and the positive prompt" in caplog.text
 
 
+def test_a_negative_identity_that_nobody_evaluates_warns(comfy, tools, wan, apply, people, caplog):
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(apply(wan, people[0], negative_identity=people[1]))
+    guider.set_conds(tools.conditioning(1), tools.conditioning(2))
+    for cfg, warned in ((3.0, False), (1.0, True)):
+        guider.set_cfg(cfg)
+        with caplog.at_level("WARNING", logger="slotid"):
+            tools.evaluate(None, guider=guider)
+        assert ("nobody was steered away from" in caplog.text) == warned
+
+
 def test_no_step_is_no_error(comfy, tools, wan, apply, people):
     """SplitSigmas at its first step leaves one noise level, with which a bare Wan gives back the latent."""
     import comfy.samplers

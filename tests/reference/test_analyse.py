@@ -69,6 +69,19 @@ def still(x=160.0, y=120.0, size=80.0, frames=None):
     return lambda i: (x, y, size) if frames is None or i in frames else None
 
 
+def spoilt(embed, odd, alike=False):
+    """``embed`` with other vectors for the faces of the frames in ``odd``."""
+
+    def function(frame, face):
+        index = int(face.landmarks_68x2[0, 0])
+        if index not in odd:
+            return embed(frame, face)
+        vector = np.eye(16)[15] if alike else np.random.default_rng(1000 + index).normal(0, 1, 16)
+        return vector / np.linalg.norm(vector)
+
+    return function
+
+
 def scenery(seed, frames):
     """``[frames, H, W, 3]`` of one shot: coarse colours with some noise."""
     rng = np.random.default_rng(seed)
@@ -217,11 +230,23 @@ def test_another_person_from_any_frame_on_is_noticed(frames):
         assert len(analysis.people.persons) == 2 and len(who(analysis)) == 1, switch
 
 
-def test_one_odd_embedding_is_no_other_person():
-    backend = PlantedFaces({"a": still()})
-    embed = backend.embed
-    backend.embed = lambda frame, face: -embed(frame, face) if face.landmarks_68x2[0, 0] == 16 else embed(frame, face)
-    assert len(run(backend).people.persons) == 1
+@pytest.mark.parametrize("frames", [17, 33, 65])
+def test_one_odd_embedding_is_no_other_person(frames):
+    for odd in sorted({*range(0, frames, 4), frames - 1}):
+        backend = PlantedFaces({"a": still()})
+        backend.embed = spoilt(backend.embed, [odd])
+        assert len(run(backend, frames=frames).people.persons) == 1, odd
+
+
+@pytest.mark.parametrize("frames", [17, 33, 65])
+@pytest.mark.parametrize("what", ["turned away", "blurred"])
+def test_a_face_that_is_hard_to_tell_at_the_end_or_beginning_is_no_other_person(frames, what):
+    """Two in a row: turned away they are like each other, and blurred like nobody."""
+    for odd in ([0, 4], [frames - 5, frames - 1]):
+        poses = {i: Pose(yaw=60.0, pitch=0.0, roll=0.0) for i in odd} if what == "turned away" else {}
+        backend = PlantedFaces({"a": still()}, pose_of=poses)
+        backend.embed = spoilt(backend.embed, odd, alike=what == "turned away")
+        assert len(run(backend, frames=frames).people.persons) == 1, odd
 
 
 def test_faces_missing_in_every_third_frame_are_bridged():
@@ -264,7 +289,9 @@ def test_no_face_says_what_was_searched_and_what_to_try(likest, level, said):
     with pytest.raises(SlotIDError, match="No face was found in 9 frames") as caught:
         run(PlantedFaces({}, likest=likest), clip=(scenery(0, 33).float() * level).to(torch.uint8))
     message = str(caught.value)
-    assert said in message and "planted faces are found in frames of 320x240" in message and "a box (on Load" in message
+    assert (
+        said in message and "planted faces are found in frames of 320x240" in message and "a box of your own" in message
+    )
     assert ("dark" in message) == (level < 1)
 
 

@@ -144,7 +144,7 @@ def test_a_clip_ends_where_its_last_picture_does(studio, shown_numbers, rate):
     # 2 s exactly: the frame due at 2.0 s is not there any more, the one before it is.
     path = studio.numbered("clip.mp4", 2 * rate, rate=rate)
     assert shown_numbers(read_clip(path, frames=29))[-1] == (28 * rate) // 16
-    with pytest.raises(SlotIDError, match=r"which gives 32 frames .* needed 33 frames.*Use frames = 29 or"):
+    with pytest.raises(SlotIDError, match=r"which gives 32 frames .* needed 33 frames.*Use 29 frames or"):
         read_clip(path, frames=33)
 
 

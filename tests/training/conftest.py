@@ -108,3 +108,31 @@ def files_of():
         }
 
     return read
+
+
+@pytest.fixture(scope="session")
+def make_umt5(tmp_path_factory):
+    """``make_umt5(width)``: a folder with ``text_encoder`` and ``tokenizer``, as diffusers lays them out; a tiny umT5
+    with random weights and a few words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+    words = ["<pad>", "</s>", "<unk>", "a", "head", "turns", "and", "smiles"]
+
+    def make(width: int) -> Path:
+        folder = tmp_path_factory.mktemp("umt5")
+        tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = Whitespace()
+        tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder / "tokenizer")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = UMT5Config(vocab_size=len(words), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=4)
+            UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
+        return folder
+
+    return make

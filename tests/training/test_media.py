@@ -11,8 +11,9 @@ from PIL import Image
 
 from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
+from training.atomic import atomic
 from training.demo_clip import demo_clip
-from training.media import SheetRow, atomic, contact_sheet, to_bytes, write_mp4
+from training.media import SheetRow, contact_sheet, to_bytes, write_mp4
 
 
 def test_a_video_comes_back_as_it_was(tmp_path):

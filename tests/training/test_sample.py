@@ -163,6 +163,17 @@ def test_text_tokens_from_a_file(demo, base, tmp_path, drawn_clips):
     assert difference(base, demo("text", "--clip", drawn_clips[0], *BOX, *options)) > 2
 
 
+def test_words_by_umt5(demo, base, make_umt5, drawn_clips, capsys, tmp_path):
+    """A tiny umT5 of the right width: its words arrive, and other words make another video."""
+    options = ["--clip", drawn_clips[0], *BOX, "--text-encoder", make_umt5(4096)]
+    first, again = (demo(f"umt5-{n}", *options, "--prompt", "a head turns") for n in range(2))
+    assert difference(first, again) < SAME < 2 < difference(base, first)
+    assert difference(first, demo("umt5-other", *options, "--prompt", "turns turns turns a a head")) > SAME
+    long = ["--demo", *TINY, "--out", str(tmp_path), *map(str, options), "--prompt", "head " * 600]
+    assert sample.main(long) == 1
+    assert "more than 512 tokens" in capsys.readouterr().err
+
+
 def test_the_box_chooses_what_is_read(demo, base, drawn_clips):
     assert (
         difference(base, demo("part", "--clip", drawn_clips[0], "--box", "20,80,50,50", "--background", "keep")) > 0.5
@@ -244,10 +255,8 @@ def test_untrained_weights_say_so(capsys, demo, tmp_path, files, drawn_clips):
     path = tmp_path / "untrained.safetensors"
     save_weights(path, untrained_weights_of(load_weights(files["--weights"]).model.config, seed=0))
     arguments = [*flat({**files, "--weights": path}), "--clip", drawn_clips[0], *BOX, "--out", tmp_path, *TINY]
-    assert sample.main([str(argument) for argument in arguments]) == 0
-    said = capsys.readouterr().out
-    assert "NO IDENTITY WILL APPEAR" in said
-    assert "hashed words" in said  # these tokens mean nothing to a real Wan
+    assert sample.main([*map(str, arguments), "--text-encoder", "hashed"]) == 0
+    assert "NO IDENTITY WILL APPEAR" in capsys.readouterr().out
 
 
 def test_weights_for_another_wan(capsys, tmp_path, drawn_clips):
@@ -308,6 +317,11 @@ def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, messa
         (["--demo", "--clip", "x", "--faces", "mediapipe"], "invalid choice"),
         (["--demo", "--text-embeds", "x"], "--negative-embeds"),
         (["--demo", "--dtype", "bfloat16"], "float32"),
+        (
+            ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"],
+            "give --text-encoder (or --text-embeds)",
+        ),
+        (["--demo", "--text-encoder", "t", "--text-embeds", "x", "--negative-embeds", "y"], "give one of them"),
     ],
 )
 def test_options_that_make_no_sense(capsys, arguments, message):
@@ -324,7 +338,7 @@ def test_defaults_follow_the_models():
     embeds = ["--text-embeds", "a", "--negative-embeds", "b"]
     for own in (["--prompt", "a person"], ["--strength", "0"], ["--seed", "1"], embeds):
         assert not sample_args.parse(["--demo", *own]).all_built_in, "no bound holds for it"
-    files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"]
+    files = ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w", "--text-encoder", "e"]
     real = sample_args.parse(files)
     assert (real.size, real.frames, real.steps) == ((720, 480), 65, 30)
     assert (real.clip_size, real.portrait_size) == (256, 512)

@@ -8,29 +8,10 @@ from slotid_core.errors import SlotIDError
 from training.settings import from_dict
 from training.text import HashedWords, UmT5, most_text_tokens, open_text_encoder
 
-WORDS = ["<pad>", "</s>", "<unk>", "a", "head", "turns", "and", "smiles"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """``text_encoder`` and ``tokenizer`` as diffusers lays them out."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
-
-    folder = tmp_path_factory.mktemp("umt5")
-    tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder / "tokenizer")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = UMT5Config(vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4)
-        UMT5EncoderModel(config).save_pretrained(folder / "text_encoder")
-    return folder
+def folder(make_umt5):
+    return make_umt5(32)
 
 
 def test_umt5_gives_the_models_hidden_states_without_pads(folder):
@@ -55,7 +36,7 @@ def test_umt5_is_cut_and_ends_with_its_end(folder):
 
 
 def test_umt5_that_is_not_there_or_something_else(folder, tmp_path):
-    with pytest.raises(SlotIDError, match="text_encoder. Set model.text_encoder to a folder"):
+    with pytest.raises(SlotIDError, match="text_encoder. The text encoder .model.text_encoder"):
         UmT5(tmp_path, torch.device("cpu"))
     for part in ("text_encoder", "tokenizer"):
         (tmp_path / part).mkdir()

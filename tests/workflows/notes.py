@@ -18,7 +18,7 @@ NO_WEIGHTS = (
 CLIP = (
     "*Load Reference Clip*: upload 4 seconds or more of **one person** who turns, smiles and talks, and who agreed to "
     "it. The face is found and followed by InsightFace or dlib, whichever is installed; else set the face box "
-    "(`box_x` ... `box_height`)."
+    "(`box_x` ... `box_height`: right-click the node, *Show Advanced*)."
 )
 PORTRAIT = (
     "*Reference Report* says what the clip lacks; that is kept with the identity. *Extract Portrait* takes the best "

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
+from training.atomic import atomic
 from training.data.hashes import FileHashes
 from training.data.origin import (
     TEXT_TOKENS,
@@ -33,7 +34,6 @@ from training.data.origin import (
     split_settings,
 )
 from training.data.sources import Reject
-from training.media import atomic
 from training.settings import Settings
 
 VERSION = 1

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
-from training.media import atomic
+from training.atomic import atomic
 
 FILE = "hashes.json"
 

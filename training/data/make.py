@@ -35,7 +35,7 @@ from training.settings import Settings
 
 REJECTS, SUMMARY = "rejects.json", "summary.html"
 _FEWEST_PEOPLE = 4
-# As training.media.atomic names what is half written.
+# As training.atomic names what is half written.
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{12}\.\w+")
 
 

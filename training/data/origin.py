@@ -74,7 +74,10 @@ def model_hashes(settings: Settings, hashes: FileHashes, *, must_be_there: bool 
         elif path.exists():
             found[name] = hashes.of_weights(path)
         elif must_be_there:
-            raise SlotIDError(f"There is no file or folder {path}. Set {name} to where it is, or to {word}.")
+            raise SlotIDError(
+                f"There is no file or folder {path}. Set {name} to where it is; docs/training.md says where to get it. "
+                f"({word} is for the tiny Wan of tiny.yaml.)"
+            )
         else:
             found[name] = None
     return found

@@ -8,6 +8,7 @@ Shape letters: C latent channels, T H W latent frames, height, width, L text tok
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -172,16 +173,19 @@ def micro_batches(
                 yield [(step, position, indices[position]) for position in range(start, start + micro)]
 
     loader = DataLoader(
-        clips, batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers, worker_init_fn=_deaf
+        clips, batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers, worker_init_fn=_apart
     )
     return iter(loader)
 
 
-def _deaf(_: int) -> None:
+def _apart(_: int) -> None:
     """Ctrl+C and SIGTERM reach a whole group of processes. The trainer heeds them after the update at hand, for which
-    its workers have to live; they end with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    its workers have to live, so they leave the group (on Windows they ignore Ctrl+C). A SIGTERM to a worker itself
+    ends it as ever: that is how they are ended when the trainer dies of an error."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Keys:

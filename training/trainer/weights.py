@@ -21,7 +21,7 @@ from slotid_core.checkpoint import SlotIDWeights, bundle, save_weights, untraine
 from slotid_core.errors import SlotIDError
 from slotid_core.lora import LoraWeights, to_tensors
 from slotid_core.model import SlotID
-from training.media import atomic
+from training.atomic import atomic
 from training.settings import ModelSettings
 from training.trainer.adapter import Adapter, unused_parts
 from training.trainer.state import State, checkpoints, read_facts, read_tensors

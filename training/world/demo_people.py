@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.atomic import atomic
 from training.demo_models import CLIP, OTHER_CLIP, PORTRAIT
-from training.media import atomic, write_mp4
+from training.media import write_mp4
 from training.world.pictures import FRAMES, SIZE, WorldClip
 from training.world.population import world_clip, world_portrait
 

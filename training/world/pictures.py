@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from slotid_core.errors import SlotIDError
-from training.media import atomic
+from training.atomic import atomic
 from training.world.identity import Identity, sample_identity
 from training.world.models.device import best_device
 from training.world.population import SPLITS, person_seed, world_clips, world_portraits

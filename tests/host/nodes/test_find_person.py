@@ -139,3 +139,14 @@ def test_what_does_not_go_together_is_an_error(run, loaded, core):
         run("SlotIDFindPerson", frames=torch.rand(5, 128, 128, 3), faces="dlib", size=SIZE)
     with pytest.raises(core.errors.SlotIDError, match="needs face landmarks"):
         run("SlotIDFindPerson", frames=loaded.frames, faces="mediapipe", size=SIZE)
+
+
+@pytest.mark.parametrize("faces", [1, 2])
+def test_landmarks_of_one_face_a_frame_are_said_to_be(nodes, faces):
+    """ComfyUI's landmark node gives one unless told otherwise, so a second person is never seen."""
+    import sys
+
+    module = sys.modules[nodes["SlotIDFindPerson"].__module__]
+    said = module._one_a_frame({"frames": [[], [{}] * faces, [{}]]})
+    assert module._one_a_frame(None) == [] and len(said) == (faces == 1)
+    assert all("set num_faces to 0" in line for line in said)

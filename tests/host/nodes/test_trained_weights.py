@@ -86,7 +86,7 @@ def test_the_node_loads_them_and_says_what_they_are(run, slotid_model, slotid, c
     assert loaded.slotid_model.sha256 == slotid_model.slotid_model.sha256 == slotid.sha256
     assert not loaded.slotid_model.untrained and not caplog.records
     (text,) = loaded.ui["text"]
-    assert "trained_steps: 12" in text and "NO IDENTITY" not in text
+    assert "12 updates." in text and "NO IDENTITY" not in text
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.7, 0.05])
@@ -191,7 +191,7 @@ def test_what_tiny_yaml_makes_loads_and_gives_the_velocity_of_diffusers(
     folder = tiny_run / "weights"
     shutil.copy(folder / SLOTID_FILE, folders.slotid / "tiny_yaml.safetensors")
     loaded = run("SlotIDLoadModel", model_name="tiny_yaml.safetensors")
-    assert not loaded.slotid_model.untrained and "trained_steps: 60" in loaded.ui["text"][0]
+    assert not loaded.slotid_model.untrained and "60 updates." in loaded.ui["text"][0]
     encode = {"slotid_model": loaded.slotid_model, "vae": vae, "clip": pictures[0], "portrait": pictures[0][:1]}
     identity = run("SlotIDEncode", **encode).identity
     patched = run("SlotIDApply", model=model, slotid_model=loaded.slotid_model, identity=identity).model

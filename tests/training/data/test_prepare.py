@@ -194,7 +194,7 @@ def test_the_program_says_what_is_wrong_and_ends_with_1(drawn_dataset, tiny_sett
     config.write_text(yaml.safe_dump(tiny_settings(drawn_dataset, tmp_path / "cache").to_dict()))
     for override, said in (
         ("model.vae=models/none", "error: There is no file or folder models/none. Set model.vae"),
-        ("model.text_encoder=models/none", "Set model.text_encoder to where it is, or to hashed."),
+        ("model.text_encoder=models/none", "Set model.text_encoder to where it is; docs/training.md"),
         (f"data.source={tmp_path / 'none'}", "There is no folder"),
         ("data.length=[5]", "data.length is not known; the nearest that is: lengths"),
     ):

@@ -1,6 +1,7 @@
 """``python training/train.py``: from settings and a cache to weights, and one clear sentence for what can't be."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from slotid_core.checkpoint import load_weights
+from training import sample
 from training import train as command
 from training.trainer import log as logging
 from training.trainer.state import checkpoints
@@ -34,6 +36,9 @@ def test_a_run_leaves_weights_samples_curves_and_its_settings(config, tmp_path, 
     run = tmp_path / "run"
     said = capsys.readouterr().out
     assert "PREDICTED" in said.upper() and str(run / "weights" / "slotid.safetensors") in said
+    (printed,) = (line.split("python training/sample.py ")[1] for line in said.splitlines() if "sample.py" in line)
+    small = "--size 32x48 --frames 5 --steps 1 --clip-frames 5 --clip-size 64 --portrait-size 64 --no-compare --out"
+    assert sample.main([*shlex.split(printed), *small.split(), str(tmp_path / "sampled")]) == 0
     assert load_weights(run / "weights" / "slotid.safetensors").facts["trained_steps"] == 2
     assert (run / "weights" / "slotid_lora.safetensors").is_file()
     assert sorted(p.name for p in (run / "samples").iterdir()) == [
@@ -111,7 +116,8 @@ def test_it_runs_as_a_script_and_tells_a_slip_before_it_loads_anything(config):
     assert "diffusers" not in result.stderr
 
 
-def test_ctrl_c_reaches_the_whole_group_and_the_update_is_finished(config, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_lets_the_update_be_finished(config, tmp_path, number):
     """A terminal and a cluster signal every process of the run, workers of the loader too."""
     overrides = ["optim.steps=400", "optim.batch=8", "data.workers=2", "validation.samples=0", "validation.every=400"]
     run = subprocess.Popen(
@@ -122,9 +128,19 @@ def test_ctrl_c_reaches_the_whole_group_and_the_update_is_finished(config, tmp_p
     folder = tmp_path / "run"
     while run.poll() is None and not ((folder / "log.jsonl").is_file() and len(logging.read(folder, "train")) > 2):
         time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, number)
     said, wrong = run.communicate(timeout=120)
     assert run.returncode == 130, wrong[-3000:]
     (kept,) = checkpoints(folder / "checkpoints")
     assert "Traceback" not in wrong and f"Stopped after update {int(kept.name[5:])};" in said + wrong
     assert logging.read(folder, "train")[-1]["step"] == int(kept.name[5:]) < 400
+
+
+def test_a_run_that_dies_of_an_error_takes_its_workers_along(config):
+    """On the way out Python ends the loader's workers and waits for them."""
+    code = "import sys; from training import train; from training.trainer import run as r\n"
+    code += "def die(*_): raise MemoryError\n"
+    code += "r.update = die; sys.exit(train.main(sys.argv[1:]))"
+    arguments = config("data.workers=2", "validation.samples=0", "optim.batch=8")
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1 and "MemoryError" in run.stderr

@@ -111,17 +111,33 @@ def test_results_that_cannot_be_compared_are_no_report(reproduced, tmp_path):
         write_report(changed(lambda data: data["settings"]["optim"].update(lr=0.5)))
     with pytest.raises(SlotIDError, match="conv_pool-0.json was made from something else.*models.vae"):
         write_report(changed(lambda data: data["models"].update(vae="0" * 64)))
-    write_report(changed(lambda data: data["settings"]["model"].update(preset="other")))
+    with pytest.raises(SlotIDError, match="tau_decay_steps is 9 there"):
+        write_report(changed(lambda data: data["settings"]["model"]["slotid"].update(reader={"tau_decay_steps": 9})))
+    write_report(changed(lambda data: None))
 
 
 def test_a_cache_of_fewer_people_is_gone_on_with(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(prepare, "main", lambda argv: made.append(argv) or 0)
-    manifest = tmp_path / "manifest.json"
+    (tmp_path / "manifest.json").write_text(json.dumps({"entries": [{}, {}], "rejects": [{}]}))
     for clips, times in ((3, 0), (4, 1)):
-        manifest.write_text(json.dumps({"entries": [{}, {}], "rejects": [{}]}))
-        reproduce._prepare(tmp_path, clips, "config.yaml")
-        assert len(made) == times and manifest.is_file() == (not times)
+        for clip in range(clips):
+            (tmp_path / f"{clip}.safetensors").touch()
+        reproduce._prepare(tmp_path, tmp_path, "config.yaml")
+        assert len(made) == times and (tmp_path / "manifest.json").is_file()
+
+
+def test_weights_of_other_settings_are_not_measured_as_these(reproduced, tmp_path, capfd):
+    _, arguments = reproduced
+    other = ["optim.steps=4" if a == "optim.steps=3" else a for a in arguments]
+    other[arguments.index("--results") + 1] = str(tmp_path)
+    assert reproduce.main(other) == 1
+    assert "trained with other settings: settings.optim.steps is 3 there and 4 here" in capfd.readouterr().err
+
+
+def test_a_report_of_nothing_is_an_error(tmp_path, capfd):
+    assert reproduce.main(["--report", "--folder", str(tmp_path)]) == 1
+    assert "There are no results in" in capfd.readouterr().err
 
 
 @pytest.mark.full

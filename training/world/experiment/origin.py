@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
+from training.world.experiment.variants import VARIANTS
 from training.world.models.files import weights_id
 
 _NOT_LEARNED_FROM = ("run", "log", "memory", "checkpoint", "validation")
 _OF_THE_MACHINE = {"data": ("cache", "source", "workers"), "model": ("transformer", "vae", "text_encoder")}
-_OF_THE_VARIANT = ("model", "contrast")
 
 
 def models_ids(models: Mapping[str, Path]) -> dict[str, str]:
@@ -48,7 +49,21 @@ def check(path: Path, **wanted: Any) -> None:
     if differ:
         raise SlotIDError(
             f"{path} was made from something else than what is here: {'; '.join(differ)}. Give this experiment a "
-            "folder of its own (--results), or make it from the same."
+            "folder of its own (--folder, where results are too), or make it from the same."
+        )
+
+
+def check_weights(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Weights that are there have learned what would be learned now.
+
+    Raises:
+        SlotIDError: they have not.
+    """
+    differ = _differences("settings", learned_from(load_weights(path).facts["settings"]), wanted)
+    if differ:
+        raise SlotIDError(
+            f"{path} was trained with other settings: {'; '.join(differ)}. Give this experiment a folder of its own "
+            "(--folder), or go back to those settings."
         )
 
 
@@ -61,18 +76,27 @@ def check_alike(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
     Raises:
         SlotIDError: they differ; the first pair is named.
     """
-    seen = [(f"{name}-{seed}", _common(result["settings"])) for (name, seed), result in found.items()]
-    for name, settings in seen[1:]:
-        differ = _differences("", settings, seen[0][1])
-        if differ:
+    names = list(found)
+    for name, seed in names[1:]:
+        own = [change.split("=")[0] for who in (name, names[0][0]) for change in VARIANTS[who].changes]
+        one, other = (_without(found[pair]["settings"], own) for pair in ((name, seed), names[0]))
+        if differ := _differences("", one, other):
             raise SlotIDError(
-                f"{name} and {seen[0][0]} can't be compared: {'; '.join(differ)}. Keep such results in folders of "
-                "their own."
+                f"{name}-{seed} and {names[0][0]}-{names[0][1]} can't be compared: {'; '.join(differ)}. Keep such "
+                "results in folders of their own."
             )
 
 
-def _common(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {part: fields for part, fields in settings.items() if part not in _OF_THE_VARIANT}
+def _without(settings: Mapping[str, Any], fields: Collection[str], of: str = "") -> dict[str, Any]:
+    """Nested settings less these fields; a part that is empty then is left out, as one that was never there."""
+    kept = {}
+    for name, value in settings.items():
+        path = f"{of}.{name}".lstrip(".")
+        if isinstance(value, Mapping):
+            value = _without(value, fields, path) or None
+        if path not in fields and value is not None:
+            kept[name] = value
+    return kept
 
 
 def _differences(name: str, there: Any, here: Any) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from slotid_core.figure import new_figure, to_pixels
-from training.media import atomic
+from training.atomic import atomic
 from training.world.experiment.intervals import Draws, bounds_of, mean_draws, over_seeds, r2_draws
 from training.world.experiment.variants import VARIANTS
 

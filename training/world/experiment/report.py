@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.media import atomic
+from training.atomic import atomic
 from training.world.experiment.intervals import ahead_draws, bounds_of, mean_draws, over_seeds, r2_draws
 from training.world.experiment.origin import check, check_alike
 from training.world.experiment.plots import write_plots

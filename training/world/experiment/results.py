@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slotid_core.checkpoint import load_weights
-from training.media import atomic
+from training.atomic import atomic
 from training.wan_diffusers import load_transformer, load_vae
 from training.world.experiment import evaluate
 from training.world.experiment.evaluate import People

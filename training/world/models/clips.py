@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from slotid_core.latents import denormalise, normalise
-from training.media import atomic
+from training.atomic import atomic
 from training.wan_diffusers import AutoencoderKLWan, load_vae
 from training.world.models.device import best_device, half
 from training.world.models.files import weights_id
@@ -59,7 +59,7 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
     seen_by, done = weights_id(vae_file), {}
     if kept.is_file():
         with safe_open(kept, framework="pt") as file:
-            if file.metadata()["vae"] == seen_by:
+            if (file.metadata() or {}).get("vae") == seen_by:
                 done = {name: file.get_tensor(name) for name in file.keys()}
     missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
     vae = load_vae(vae_file).to(best_device())

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.media import atomic
+from training.atomic import atomic
 
 
 def write_model(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

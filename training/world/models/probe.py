@@ -155,7 +155,7 @@ def train(
     Raises:
         SlotIDError: the probe to start from was trained on some of them.
     """
-    if start is not None and held_back > (unseen := read_facts(start)["held_back"]):
+    if start is not None and held_back > (unseen := read_facts(start).get("held_back", 0)):
         raise SlotIDError(
             f"{held_back} people are to be held back, and {start} was trained on all but the first {unseen}: how well "
             f"it reads the others would be flattered. Use --held-back {unseen} or less, or train from the beginning."
