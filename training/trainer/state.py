@@ -64,11 +64,11 @@ def save(folder: Path, state: State, facts: Mapping[str, Any], keep: int) -> Pat
         for file in (partial / _TENSORS, partial / _FACTS, partial):
             _flush(file)
         if final.exists():
-            shutil.rmtree(final)
+            _remove(final)
         partial.rename(final)
         _flush(folder)
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            _remove(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         left = [p.name for p in checkpoints(folder)]
@@ -77,6 +77,13 @@ def save(folder: Path, state: State, facts: Mapping[str, Any], keep: int) -> Pat
             f"same command again; it goes on from {left[-1] if left else 'the beginning'}."
         ) from error
     return final
+
+
+def _remove(checkpoint: Path) -> None:
+    """First from under its name, at once: a kill in between would leave half a checkpoint there."""
+    gone = checkpoint.with_name(f".{checkpoint.name}.old.partial")
+    checkpoint.rename(gone)
+    shutil.rmtree(gone)
 
 
 def read_facts(checkpoint: Path) -> dict[str, Any]:

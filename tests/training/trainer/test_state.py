@@ -73,6 +73,26 @@ def test_what_a_kill_left_half_written_is_no_checkpoint_and_goes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_000000", "step_000001"]
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["an old one", "one that is written again"])
+def test_a_kill_while_a_checkpoint_is_removed_leaves_none_in_half(tmp_path, monkeypatch, again):
+    state = make_state(0)
+    save(tmp_path, state, {}, keep=1)
+    if not again:
+        update(state, 0)
+
+    def killed(folder, **_):
+        (folder / "state.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpointing.shutil, "rmtree", killed)
+        save(tmp_path, state, {}, keep=1)
+    for checkpoint in checkpoints(tmp_path):
+        restore(checkpoint, make_state(1))
+    save(tmp_path, state, {}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == [f"step_{state.step:06d}"]
+
+
 def test_a_checkpoint_may_be_written_again(tmp_path):
     state = make_state(0)
     for _ in range(2):
