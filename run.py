@@ -324,7 +324,8 @@ def main(argv):
     if command not in ("demo", "test"):
         print(f"run.py: got {command!r}, expected demo or test.\n\n{USAGE}", file=sys.stderr)
         return 2
-    if command == "demo" and "--install-demo" in " ".join(arguments):  # nothing has to be installed for that
+    if command == "demo" and any(a.split("=")[0] == "--install-demo" for a in arguments):
+        # Nothing has to be installed for that.
         return hand_over([sys.executable, str(ROOT / "training" / "demo_models.py"), *arguments], Path.cwd())
     try:
         host = find_host(os.environ, Path.home()) if command == "test" else None

@@ -55,12 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter of the prompt must not end the run
             stream.reconfigure(errors="replace")
     args = parse(sys.argv[1:] if argv is None else argv)
-    below = None
     try:
-        if args.install_demo is not None:
-            files = install_demo(args.install_demo)
-        else:
-            files, below = run(args)
+        files, below = run(args)
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -73,13 +69,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{below}", file=sys.stderr)
         return 1
     return 0
-
-
-def install_demo(comfy_root: Path) -> list[Path]:
-    """Write the demo's models and clip for the demo workflow."""
-    from training.demo_models import install_demo_models
-
-    return install_demo_models(comfy_root)
 
 
 @dataclass(frozen=True, kw_only=True)

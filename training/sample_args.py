@@ -137,16 +137,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--negative-embeds", type=Path, metavar="FILE", help="the same for the negative prompt")
     add("--device", default="cpu", help="of backbone and VAE: cpu, cuda, mps (%(default)s)")
     add("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the backbone (%(default)s)")
-    add(
-        "--install-demo",
-        type=Path,
-        metavar="COMFYUI",
-        help="write the demo's models and clips into this ComfyUI folder, for the demo workflows, and stop",
-    )
 
     args = parser.parse_args(argv)
-    if args.install_demo is not None:
-        return args
     needed = ("clip", "transformer", "vae", "weights")
     missing = [f"--{name}" for name in needed if getattr(args, name) is None]
     if missing and not args.demo:

@@ -312,3 +312,13 @@ def test_a_real_environment_is_made_and_made_again(slotid_run, checkout):
     assert not slotid_run.is_usable(python)
     slotid_run.make_venv()
     assert slotid_run.is_usable(python)
+
+
+@pytest.mark.parametrize("form", [["--install-demo", "there"], ["--install-demo=there"]])
+def test_the_demos_files_are_copied_without_an_install(slotid_run, monkeypatch, form):
+    started = []
+    monkeypatch.setattr(slotid_run, "prepare", lambda *_: pytest.fail("something was installed"))
+    monkeypatch.setattr(slotid_run, "hand_over", lambda command, cwd: started.append(command) or 0)
+    assert slotid_run.main(["demo", *form]) == 0
+    ((python, program, *arguments),) = started
+    assert python == sys.executable and program.endswith("demo_models.py") and arguments == form

@@ -346,11 +346,15 @@ def test_defaults_follow_the_models():
     assert sample_args.parse([*files, "--steps", "7"]).steps == 7
 
 
-def test_install_demo_needs_a_comfyui(capsys, tmp_path, comfy_folder):
-    assert sample.main(["--install-demo", str(tmp_path / "elsewhere")]) == 1
-    assert "not a ComfyUI folder" in capsys.readouterr().err
-    assert sample.main(["--install-demo", str(comfy_folder)]) == 0
-    said = capsys.readouterr().out
+def test_install_demo_needs_a_comfyui_and_nothing_installed(repo_root, tmp_path):
+    command = [sys.executable, "-S", repo_root / "training" / "demo_models.py", "--install-demo"]  # -S: no packages
+    done = subprocess.run([*command, tmp_path / "elsewhere"], capture_output=True, text=True)
+    assert done.returncode == 1 and "not a ComfyUI folder" in done.stderr
+    comfy_folder = tmp_path / "ComfyUI"
+    (comfy_folder / "models").mkdir(parents=True)
+    done = subprocess.run([*command, comfy_folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
     for file in INSTALLED:
         path = comfy_folder / file.folder / file.installed
         assert str(path) in said and path.read_bytes() == file.path.read_bytes()
