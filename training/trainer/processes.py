@@ -7,6 +7,7 @@ by block (FSDP2) where it does not fit.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -77,7 +78,12 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
+        """Leave the group; to be called last."""
         self.accelerator.end_training()
+        if self.count > 1 and self.device.type == "cpu":
+            # One of gloo's threads may still be waiting for Python, to drop what it was given last; where sharded
+            # blocks keep the group alive nobody joins it, and Python's end aborts the process (pytorch/pytorch#179291).
+            time.sleep(0.2)
 
     def sum_gradients(self, trainable: Mapping[str, nn.Parameter]) -> None:
         """Make every process's gradients the sum of all. What got none anywhere has none afterwards, as in a run of
