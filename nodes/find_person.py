@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..slotid_core.errors import SlotIDError
 from ..slotid_core.reference import (
     Box,
     Reference,
@@ -76,6 +77,8 @@ def find_person(
         offered: the face backends that the node has inputs for.
     """
     count = frames_FHWC.shape[0]
+    if count == 0:
+        raise SlotIDError("Got no frames to find a person in. Look at the node that cuts them.")
     bar = comfy.utils.ProgressBar(count)
 
     def progress(done: int, total: int) -> None:

@@ -1,6 +1,5 @@
 """Where the pack's files lie in ComfyUI."""
 
-import itertools
 from pathlib import Path, PurePath
 
 import folder_paths
@@ -12,7 +11,8 @@ _KEY = "slotid"
 _IDENTITIES = "identities"
 # Windows lets no file have these names, whatever follows a dot.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-_LONGEST_PART, _MOST_PARTS = 100, 8
+_LONGEST_PART, _MOST_BYTES, _MOST_PARTS = 100, 200, 8
+"""Of a name: letters and bytes in a part of it, of which file systems take 255 with all endings; and parts."""
 
 
 def register_model_folder() -> None:
@@ -50,34 +50,33 @@ def identity_path(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(_KEY, str(PurePath(_IDENTITIES, name))))
 
 
-def new_identity_path(name: str, *, overwrite: bool) -> Path:
-    """Where to save an identity: ``name``, or with ``_2``, ``_3``, ... where it is taken and may not be overwritten.
+def new_identity_path(name: str) -> Path:
+    """Where an identity of that name is saved.
 
     Args:
         name: with or without ``.safetensors``; ``/`` and ``\\`` divide sub-folders.
-        overwrite: take the name as it is.
 
     Raises:
         SlotIDError: the name leads out of the folder, or no file can have it on every system.
     """
-    root = Path(folder_paths.get_folder_paths(_KEY)[0]) / _IDENTITIES
+    # Not the first of the folders: that may be a shared one, from extra_model_paths.yaml.
+    root = Path(folder_paths.models_dir) / _KEY / _IDENTITIES
     parts = name.strip().removesuffix(SUFFIX).replace("\\", "/").split("/")
     if len(parts) > _MOST_PARTS or not all(map(_is_file_name, parts)):
         raise SlotIDError(
             f"Got the name {name[:200]!r}, expected one such as 'ann' or 'family/ann': a file in "
-            f'models/slotid/identities, without :*?"<>| and dots at the ends, at most {_LONGEST_PART} letters a part.'
+            f'models/slotid/identities, without :*?"<>| and dots at the ends, at most {_LONGEST_PART} letters and '
+            f"{_MOST_BYTES} bytes a part (of Chinese 66 letters)."
         )
     path = root.joinpath(*parts[:-1], parts[-1] + SUFFIX)
     if not path.parent.resolve().is_relative_to(root.resolve()):
         raise SlotIDError(f"{name!r} leads out of models/slotid/identities by a link. Choose another sub-folder.")
-    if overwrite or not path.exists():
-        return path
-    numbered = (path.with_name(f"{parts[-1]}_{n}{SUFFIX}") for n in itertools.count(2))
-    return next(free for free in numbered if not free.exists())
+    return path
 
 
 def _is_file_name(part: str) -> bool:
     fits = 0 < len(part) <= _LONGEST_PART and part.isprintable() and part == part.strip(" .")
+    fits = fits and len(part.encode()) <= _MOST_BYTES
     return fits and not set(part) & set(':*?"<>|') and part.split(".")[0].strip().lower() not in _RESERVED
 
 

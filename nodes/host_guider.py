@@ -1,5 +1,6 @@
 """Guidance by the text and by the identity apart, as a guider of ComfyUI's."""
 
+import logging
 from typing import Any
 
 import comfy.samplers
@@ -10,6 +11,8 @@ from ..slotid_core.errors import SlotIDError
 from ..slotid_core.guidance import rescaled_positive
 from .host_run import NEGATIVE, POSITIVE, WITHOUT
 from .host_wan import applied_to
+
+_log = logging.getLogger("slotid")
 
 
 class IdentityGuider(comfy.samplers.CFGGuider):
@@ -32,6 +35,12 @@ class IdentityGuider(comfy.samplers.CFGGuider):
             raise SlotIDError(
                 "Slot-ID Guider takes the difference that the identity makes to the positive prompt, so the negative "
                 "must be without: set negative to none on Apply Slot-ID to Wan."
+            )
+        if identity_cfg != text_cfg and model.model_options.get("sampler_post_cfg_function"):
+            _log.warning(
+                "Slot-ID Guider: the model has nodes that act after guidance. Those that evaluate the prompt once more "
+                "(skip-layer guidance, perturbed attention) see it with the whole identity, whatever identity_cfg is: "
+                "set identity_cfg to text_cfg with them, or remove them."
             )
         self.identity_cfg = identity_cfg
         self.inner_set_conds({POSITIVE: positive, WITHOUT: positive, NEGATIVE: negative})

@@ -3,6 +3,7 @@ the LoRA.
 """
 
 import logging
+import uuid
 from collections.abc import Sequence
 
 import comfy.ldm.wan.model
@@ -101,7 +102,11 @@ def add_lora(patched: ModelPatcher, weights: SlotIDWeights, strength: float, ear
         return
     names = {f"diffusion_model.{name}": f"diffusion_model.{name}.weight" for name in weights.lora.pairs}
     patches = comfy.lora.load_lora(to_tensors(weights.lora), names)
+    before = patched.patches_uuid
     done = patched.add_patches(patches, strength)
+    # ComfyUI draws a new one, and loads the whole model anew for whatever has another than what is loaded: each time
+    # that a widget is touched, though the LoRA is the same.
+    patched.patches_uuid = uuid.uuid5(before, f"{weights.sha256} {strength}")
     if len(done) != len(names):
         raise SlotIDError(
             f"The Slot-ID LoRA fits {len(done)} of {len(names)} layers of "

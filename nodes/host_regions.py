@@ -24,6 +24,8 @@ from ..slotid_core.injection import Conditioning
 from ..slotid_core.region import append_prefix, key_bias
 
 _OVERRIDE = "optimized_attention_override"
+_TIME_DIM = 2
+"""Of latents ``[B, C, T, H, W]``."""
 # Backbones whose order of tokens is known. Others put tokens of poses, sound or motion among those of the frame.
 _KNOWN = tuple(getattr(comfy.ldm.wan.model, name) for name in ("WanModel", "VaceWanModel", "CameraWanModel"))
 
@@ -88,14 +90,15 @@ def video_weights(backbone: torch.nn.Module, tokens: Tokens, weights_THW: Tensor
         )
     frames = list(range(len(weights_THW)))
     window = options.get("context_window")
-    if window is not None:
+    if window is not None and window.dim == _TIME_DIM:
         anchor = getattr(window, "causal_anchor_index", None)
         frames = [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
     if tokens.grid != (len(frames), *weights_THW.shape[1:]):
         raise SlotIDError(
             f"The model was called with {' x '.join(map(str, tokens.grid))} tokens (time, height, width) of a video of "
             f"{' x '.join(map(str, weights_THW.shape))}. Slot-ID can't tell which part of the mask that is: remove the "
-            "node that cuts the frame (an area prompt, tiles), or the mask."
+            "node that cuts the frame (an area prompt, tiles, context windows over another dimension than 2), or the "
+            "mask."
         )
     return torch.cat([torch.zeros(tokens.before), weights_THW[frames].flatten(), torch.zeros(tokens.after)])
 

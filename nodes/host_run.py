@@ -23,6 +23,9 @@ POSITIVE, NEGATIVE = "positive", "negative"
 WITHOUT = "without_identity"
 """What the pack's own guider calls the positive prompt that no identity may reach, not even one for all rows."""
 
+_KNOWN = (POSITIVE, NEGATIVE, WITHOUT, "middle", "empty_negative_prompt")
+"""Names of ComfyUI's own guiders, whose docs say who is seen where."""
+
 _log = logging.getLogger("slotid")
 
 
@@ -61,6 +64,8 @@ class Run:
     parts: tuple[Part, ...]
     roles: dict[uuid.UUID, str]
     """For each conditioning the name that the guider has for it."""
+    levels: set[float] = field(default_factory=set)
+    """Noise levels that the model was called with: some samplers choose their own."""
     calls: int = 0
     identity_rows: int = 0
     negative_rows: int = 0
@@ -72,6 +77,9 @@ class Run:
     memory: Recycled = field(default_factory=Recycled)
     """For the contexts with a prefix."""
     lock: Lock = field(default_factory=Lock)
+
+    def __deepcopy__(self, memo: dict) -> "Run":
+        return self  # packs copy the options of a running sampler; what is counted belongs to the one run
 
     @torch.compiler.disable
     def count(self, **what: int) -> None:
@@ -99,9 +107,36 @@ class Run:
             )
         chunks = len(options["uuids"])
         size = batch // chunks
+        if size * chunks != batch:
+            raise SlotIDError(
+                f"The model was called with {batch} rows for {chunks} conditionings, so Slot-ID can't tell which row "
+                "is whose. Remove the node that takes batches apart, or bypass Apply Slot-ID to Wan."
+            )
         roles_B = [self.roles[u] for u in options["uuids"] for _ in range(size)]
         sigma_B = options["sigmas"].float().cpu().expand(size).repeat(chunks)
+        self.levels.update(sigma_B.tolist())
         return roles_B, sigma_B
+
+    def check_names(self, names: list[str]) -> None:
+        """Before the first step: some conditioning is to show the people.
+
+        Raises:
+            SlotIDError: the guider has none that would.
+        """
+        speaking = [part for part in self.parts if part.injection.speaks]
+        if speaking and not any(bool(part.shown(names).any()) for part in speaking):
+            raise SlotIDError(
+                f"The guider has no conditioning named '{POSITIVE}', which identity goes to, but "
+                f"{', '.join(names)}. Use another guider, or set negative to same on Apply Slot-ID to Wan: then all of "
+                "them get it."
+            )
+        others = [name for name in names if name not in _KNOWN]
+        if others and not all(part.to_all for part in speaking):
+            _log.warning(
+                "Slot-ID: the guider's conditionings %s get no identity, only '%s' does. If they are to show the "
+                "person too, set negative to same on Apply Slot-ID to Wan.",
+                ", ".join(others), POSITIVE,
+            )  # fmt: skip
 
     @torch.compiler.disable
     def check_hooks(self) -> None:
@@ -122,37 +157,41 @@ class Run:
             )
 
     def check(self, sigmas: Tensor, prompts: list[dict[str, Any]]) -> None:
-        """What was asked for has happened.
+        """What was asked for has happened; what has not, though the video is made, is said.
 
         Args:
             sigmas: of this run's steps; the model is not called with the last.
             prompts: the guider's positive conditionings, with their noise windows where they have any.
 
         Raises:
-            SlotIDError: identity was to be seen and nothing was injected.
+            SlotIDError: identity was to be seen and the model was never called.
         """
-        steps = sigmas[:-1].float().cpu()
-        if len(steps) == 0:
+        if len(sigmas) < 2:
             return
         if self.calls == 0:
             raise SlotIDError(
                 "Slot-ID was applied, but the model was sampled without calling it, so no identity was injected. "
                 "Another node has replaced the model's forward pass: remove that node."
             )
+        steps = torch.tensor(sorted(self.levels))
         heard = torch.stack([_in_range_of(prompt, steps) for prompt in prompts]).any(0) if prompts else steps > -1
         wanted = [part.injection.is_active(steps) for part in self.parts if part.injection.speaks]
         if not any(bool(active.any()) for active in wanted):
             if wanted:
-                _log.warning("Slot-ID: no step of this sampler lies between start and end; no identity was injected.")
+                _log.warning(
+                    "Slot-ID: no step of this sampler lies between start and end, or another node skipped those that "
+                    "do; no identity was injected."
+                )
         elif self.identity_rows == 0 and not any(bool((active & heard).any()) for active in wanted):
             _log.warning(
                 "Slot-ID: in no step of this sampler are both the identity (start, end) and the positive prompt (its "
                 "timestep range) on; no identity was injected."
             )
         elif self.identity_rows == 0:
-            raise SlotIDError(
-                f"Slot-ID was called {self.calls} times and no row was to show the person: the guider has no "
-                "conditioning named 'positive', or another node skipped every step between start and end."
+            _log.warning(
+                "Slot-ID: the model was called %d times and never for the positive prompt between start and end; no "
+                "identity was injected. Another node evaluates the negative alone there.",
+                self.calls,
             )
         if self.identity_rows and not self.negative_rows and any(part.negative is not None for part in self.parts):
             _log.warning(

@@ -56,6 +56,9 @@ class Applied:
     negative_embedding: IdentityEmbedding | None
     reach: Reach
 
+    def __deepcopy__(self, memo: dict) -> "Applied":
+        return self  # nothing of it ever changes, and packs copy a model's options with all that is in them
+
 
 def apply_identity(
     model: ModelPatcher,
@@ -153,6 +156,7 @@ def _around_sampling(executor, guider, sigmas, extra_args, callback, noise, *arg
         return Part(injection, a.negative == "same", a.negative_embedding, a.reach.blocks, weights_THW)
 
     run = options[_RUN] = Run(tuple(map(part, options[_APPLIED])), name_roles(guider.conds))
+    run.check_names(list(guider.conds))
     result = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
     run.check(sigmas, guider.conds.get(POSITIVE, []))
     return result

@@ -56,7 +56,10 @@ def _load(model_name: str) -> SlotIDWeights:
 
 def _of_the_training(facts: Mapping[str, Any]) -> list[str]:
     """What the trainer kept of the run, where it was the trainer that wrote the file; the log has all of it."""
-    lines = [f"{facts['trained_steps']:,} updates."] if "trained_steps" in facts else []
+    lines = []
+    match facts.get("trained_steps"):
+        case int(steps):
+            lines.append(f"{steps:,} updates.")
     match facts.get("settings"):
         case {"data": {"layout": "world"}}:
             lines.append("Trained on drawn people of the small world: for the demo's Wan, no measure of a large one.")

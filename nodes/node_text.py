@@ -1,5 +1,7 @@
 """Text and pictures on a node in the graph."""
 
+import html
+
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -10,12 +12,16 @@ def show_text(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
     """Write ``text`` on the running node, and give what the run's history keeps of it.
 
     Both are needed: the frontend draws the history's text on a few core nodes only, and forgets the text it draws when
-    the page is left. The node must ask for the hidden ``unique_id``; called without a server it has none.
+    the page is left. The node must ask for the hidden ``unique_id``; called without a server it has none. Only whoever
+    queued the graph sees it, as with the results.
     """
     if node.hidden.unique_id:
         from server import PromptServer
 
-        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+        server = PromptServer.instance
+        if server.client_id is not None:  # without, it would go to everybody who has the page open
+            # The frontend takes it for HTML, older ones (1.38) run it: notes and names come with files from anywhere.
+            server.send_progress_text(html.escape(text, quote=False), node.hidden.unique_id, server.client_id)
     return ui.PreviewText(text)
 
 

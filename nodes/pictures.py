@@ -10,12 +10,15 @@ from ..slotid_core.errors import SlotIDError
 
 
 def rgb(images_BHWC: Tensor) -> Tensor:
-    """An IMAGE without alpha: what is transparent is laid over white, as Slot-ID is trained with.
+    """An IMAGE in float32 without alpha: what is transparent is laid over white, as Slot-ID is trained with.
+
+    ComfyUI's ``--fp16-intermediates`` makes float16 ones, which torch can't resize on the CPU.
 
     Raises:
         SlotIDError: neither RGB nor RGBA.
     """
     channels = images_BHWC.shape[-1]
+    images_BHWC = images_BHWC.float()
     if channels == 3:
         return images_BHWC
     if channels != 4:

@@ -5,7 +5,7 @@ import logging
 from comfy_api.latest import io
 
 from ..slotid_core.identities import add_note, describe
-from ..slotid_core.identity_file import save_identity
+from ..slotid_core.identity_file import save_identity, save_new_identity
 from ..slotid_core.types import Identity
 from .folders import new_identity_path
 from .node_text import show_picture
@@ -51,8 +51,11 @@ class SlotIDSaveIdentity(io.ComfyNode):
     @classmethod
     def execute(cls, identity: Identity, name: str, overwrite: bool, note: str) -> io.NodeOutput:
         identity = add_note(identity, note)
-        path = new_identity_path(name, overwrite=overwrite)
-        save_identity(path, identity)
+        path = new_identity_path(name)
+        if overwrite:
+            save_identity(path, identity)
+        else:
+            path = save_new_identity(path, identity)
         text = f"Saved as {path}.\n{describe(identity)}"
         _log.info("%s", text)
         return io.NodeOutput(ui=show_picture(cls, identity.thumbnail_HWC, text))

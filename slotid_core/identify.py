@@ -86,6 +86,11 @@ def identify(
                     "--bf16-vae or --fp32-vae), or load the VAE anew."
                 )
         encoding = model.encode(*(latents_BCThw.to(device) for latents_BCThw in both))
+    if not all(bool(tensor.isfinite().all()) for tensor in vars(encoding.embedding).values()):
+        raise SlotIDError(
+            f"The weights {weights.sha256[:12]} made NaN or infinity of the clip and the portrait. Load them anew, or "
+            "use others."
+        )
     identity = Identity(
         embedding=encoding.embedding.to(torch.device("cpu"), torch.float32),
         weights_hash=weights.sha256,

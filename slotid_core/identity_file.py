@@ -3,9 +3,11 @@
 Shape letters: D width of a face embedding; the others are those of ``types.py``.
 """
 
+import itertools
 import math
 import re
 import reprlib
+import unicodedata
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 
 from .errors import SlotIDError
 from .reference.coverage import Coverage
-from .safe_file import SafeFile, write
+from .safe_file import SUFFIX, NameTakenError, SafeFile, write
 from .types import FaceEmbedding, Identity, IdentityEmbedding
 
 KIND = "identity"
@@ -27,15 +29,21 @@ _TEXTS = ("backbone", "origin")
 _MAX_SIDE = 16384
 _MAX_FRAMES, _MAX_TEXT, _MAX_FACE = 1_000_000, 2000, 8192
 _MAX_NOTE, _MAX_NOTES = 1000, 64
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # How far a face embedding's length may be from 1.
 _UNIT = 1e-3
 
 
-def save_identity(path: Path, identity: Identity) -> None:
+def save_identity(path: Path, identity: Identity, *, replace: bool = True) -> None:
     """Write atomically. The name is not stored: it is the file's.
 
+    Args:
+        replace: whether a file of that name may be written over.
+
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or a note does not fit.
+        NameTakenError: there is one, and it may not.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, a note does not fit, or
+            numbers are none.
     """
     tensors = {f.name: getattr(identity.embedding, f.name) for f in fields(IdentityEmbedding)}
     tensors["thumbnail_HWC"] = identity.thumbnail_HWC
@@ -46,11 +54,26 @@ def save_identity(path: Path, identity: Identity) -> None:
         # Among the facts, not the tensors: older versions refuse files with tensors that they do not know.
         info[_FACE] = {"backend": identity.face.backend, "vector": identity.face.vector_D.tolist()}
     if identity.frames is not None:
-        info[_FRAMES] = identity.frames
+        info[_FRAMES] = min(identity.frames, _MAX_FRAMES)  # several merged clips; a million say as much as two
     if identity.notes:
         info[_NOTES] = list(check_notes(identity.notes))
     info |= {name: text for name in _TEXTS if (text := getattr(identity, name))}
-    write(path, KIND, FORMAT_VERSION, tensors, info)
+    write(path, KIND, FORMAT_VERSION, tensors, info, replace=replace)
+
+
+def save_new_identity(path: Path, identity: Identity) -> Path:
+    """Write under that name or, where it is taken, with ``_2``, ``_3``, ... behind it; returns where.
+
+    Raises:
+        SlotIDError: as :func:`save_identity`.
+    """
+    for number in itertools.count(1):
+        free = path if number == 1 else path.with_name(f"{path.stem}_{number}{SUFFIX}")
+        try:
+            save_identity(free, identity, replace=False)
+        except NameTakenError:
+            continue
+        return free
 
 
 def load_identity(path: Path) -> Identity:
@@ -88,16 +111,15 @@ def check_notes(notes: tuple[str, ...]) -> tuple[str, ...]:
     """The notes as they are.
 
     Raises:
-        SlotIDError: too many, or one that is empty, too long or holds control characters other than line breaks.
+        SlotIDError: too many, or one that is empty, too long or holds unseen control characters (not: line breaks).
     """
     if len(notes) > _MAX_NOTES:
         raise SlotIDError(f"There are {len(notes)} notes, at most {_MAX_NOTES} are kept.")
     for note in notes:
-        if not (isinstance(note, str) and 0 < len(note) <= _MAX_NOTE and note.replace("\n", "").isprintable()):
-            raise SlotIDError(
-                f"The note is {reprlib.repr(note)}, expected a text of 1 to {_MAX_NOTE} letters without control "
-                "characters."
-            )
+        if not (isinstance(note, str) and 0 < len(note) <= _MAX_NOTE):
+            raise SlotIDError(f"The note is {reprlib.repr(note)}, expected a text of 1 to {_MAX_NOTE} letters.")
+        if control := _control(note.replace("\n", "")):
+            raise SlotIDError(f"The note {reprlib.repr(note)} holds the control character {control}. Take it out.")
     return notes
 
 
@@ -161,7 +183,16 @@ def _read_text(file: SafeFile, name: str) -> str:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and not _control(value)
+
+
+def _control(text: str) -> str | None:
+    """The first character that no text of people holds: control codes, halves of characters, breaks of lines and
+    paragraphs, turns of the direction. Spaces of any width and joiners are letters to many languages."""
+    for letter in text:
+        if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNS:
+            return f"U+{ord(letter):04X}"
+    return None
 
 
 def _check_agreement(file: SafeFile, shapes: dict[str, tuple[int, ...]]) -> None:

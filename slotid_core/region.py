@@ -74,7 +74,8 @@ def token_weights(mask_FHW: Tensor, latents: tuple[int, int, int], patch: tuple[
     if len(shape) != 3 or shape[0] not in (1, frames) or 0 in shape:
         raise SlotIDError(
             f"The region's mask has the shape {shape}, expected [1, height, width] or, for this video, "
-            f"[{frames}, height, width]: one mask for all frames, or one for each."
+            f"[{frames}, height, width]: one mask for all frames, or one for each. A reference picture that a node "
+            "(VACE) puts before the video counts as 4 frames: put 4 copies of the first mask there."
         )
     stretch = (shape[2] / W) / (shape[1] / H)
     if not 1 / _ASPECT_TOLERANCE <= stretch <= _ASPECT_TOLERANCE:

@@ -28,14 +28,30 @@ _MAX_JSON = 1 << 20
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 
 
-def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+class NameTakenError(SlotIDError):
+    """There is a file of that name, and it was not to be written over."""
+
+
+def write(
+    path: Path,
+    kind: str,
+    version: int,
+    tensors: Mapping[str, Tensor],
+    info: Mapping[str, Any],
+    *,
+    replace: bool = True,
+) -> None:
     """Write atomically: a temporary file beside ``path``, flushed to disk, then renamed over it.
 
     A crash at any moment leaves the old file or the new one, whole.
 
+    Args:
+        replace: whether a file of that name may be written over.
+
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or ``info`` is so long
-            that it could not be read again.
+        NameTakenError: there is one, and it may not. Of several processes that write at once, one gets the name.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, ``info`` is so long that
+            it could not be read again, or a number is NaN or infinite.
     """
     if path.suffix != SUFFIX:
         raise SlotIDError(f"Got the file name {path.name!r}, expected one that ends in {SUFFIX}.")
@@ -43,6 +59,9 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
     if len(document) > _MAX_JSON:
         raise SlotIDError(f"The facts for {path.name} take {len(document)} characters, at most {_MAX_JSON} are kept.")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in plain.items():
+        if not bool(tensor.isfinite().all()):
+            raise SlotIDError(f"{name} holds NaN or infinity, so {path.name} was not written. What made it went wrong.")
     content = _ordered(save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)}))
     # Not mkstemp: its files stay unreadable for every other user, a server's account among them.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}.tmp")
@@ -52,12 +71,22 @@ def write(path: Path, kind: str, version: int, tensors: Mapping[str, Tensor], in
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if not replace:
+            _take(path)
         os.replace(temporary, path)
     except OSError as error:
         raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
     finally:
         with contextlib.suppress(OSError):  # it is gone when the rename went through, or was never made
             temporary.unlink()
+
+
+def _take(path: Path) -> None:
+    """An empty file to be written over at once: not every file system has links, which would name and write as one."""
+    try:
+        path.open("xb").close()
+    except FileExistsError as error:
+        raise NameTakenError(f"There is a file {path.name} in {path.parent} already.") from error
 
 
 def _ordered(content: bytes) -> bytes:
@@ -119,10 +148,11 @@ class SafeFile:
         if extra := sorted(shapes.keys() - expected.keys()):
             raise self.error(f"{len(extra)} tensors do not belong there, the first is {extra[0]:.100}")
         for name, (shape, dtype) in expected.items():
-            got = _DTYPES.get(self._file.get_slice(name).get_dtype())
+            stored = self._file.get_slice(name).get_dtype()
+            got = _DTYPES.get(stored)
             fits = got == dtype or (got is not None and got.is_floating_point and dtype.is_floating_point)
             if shapes[name] != shape or not fits:
-                raise self.error(f"{name} is {got} {list(shapes[name])}, expected {dtype} {list(shape)}")
+                raise self.error(f"{name} is {got or stored} {list(shapes[name])}, expected {dtype} {list(shape)}")
 
     def read(self, expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
         """The tensors that :meth:`expect` describes, in the dtypes it names.

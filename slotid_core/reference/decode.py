@@ -24,6 +24,14 @@ TIMESTAMP_SLACK_S = 1e-3
 # from its beginning if nothing helped.
 SEEK_MARGINS_S = (0.5, 5.0, 30.0)
 
+# FFmpeg's names of files that hold their pictures themselves, or sound alone, which is told then. Playlists (hls, dash,
+# concat, sdp) name other files, of this machine or of others, whatever they are called, and may never end.
+_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,flv,asf,rm,gif,apng,webp_pipe,jpegxl_anim,nut,mxf,mxf_opatom,"
+    "gxf,wtv,dv,ivf,obu,av1,h261,h263,h264,hevc,vvc,vc1,dirac,dnxhd,mjpeg,yuv4mpegpipe,swf,nuv,3gp,3g2,mj2,"
+    "wav,mp3,flac,aac,aiff"
+)
+
 
 @contextmanager
 def ffmpeg_errors(file_name: str, what: str) -> Iterator[None]:
@@ -34,8 +42,8 @@ def ffmpeg_errors(file_name: str, what: str) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         raise SlotIDError(
-            f"{file_name} {what}: {error.strerror}. The file is damaged, cut short or not a video; "
-            "check that it plays, or write it anew with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
+            f"{file_name} {what}: {error.strerror}. The file is damaged, cut short or not a video (a playlist is "
+            "none); check that it plays, or write it anew with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
         ) from error
 
 
@@ -90,7 +98,9 @@ class VideoFile:
         self.close()
         with ffmpeg_errors(self.path.name, "cannot be opened as a video"):
             # An absolute path, since FFmpeg takes what precedes a colon for a protocol.
-            self._container = av.open(os.path.abspath(self.path), metadata_errors="ignore")
+            self._container = av.open(
+                os.path.abspath(self.path), metadata_errors="ignore", options={"format_whitelist": _FORMATS}
+            )
         self.stream = self._video_stream()
         self._decoder = self._video_decoder()
         self._damaged_pts: list[int] = []

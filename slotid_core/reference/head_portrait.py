@@ -17,12 +17,15 @@ from .crop import check_size, resize
 from .faces.face import Face
 from .matte import person_matte
 from .measures import PortraitScore, pick_diverse
+from .portrait import as_masks
 from .track import centre_and_size
 
 # Side of the square, and how far its centre lies above the face's, in face sizes: hair above, shoulders below.
 _SIDE, _UP = 2.1, 0.1
 # What the matte sees around the square, in its sides: hardly any background is inside.
 _AROUND = 0.25
+_LEAST_FACE = 0.5
+"""Share of the face's box that a mask has to cover: the box has corners, and hair may lie over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ def head_portraits(
         size: side in pixels, a multiple of 16.
 
     Raises:
-        SlotIDError: there are not that many candidates, the masks do not fit, or the matte failed.
+        SlotIDError: there are not that many candidates, the masks do not fit or leave the face out, or the matte
+            failed.
     """
     check_size(size)
     candidates = analysis.candidates
@@ -76,20 +80,18 @@ def head_portraits(
         raise SlotIDError(
             f"rank is {rank} and count is {count}: diverse portraits begin with the best, so set rank to 1."
         )
-    if masks_FHW is not None and (
-        masks_FHW.shape[-2:] != frames_FHWC.shape[1:3] or masks_FHW.shape[0] not in (1, len(frames_FHWC))
-    ):
-        raise SlotIDError(
-            f"Got masks of shape {list(masks_FHW.shape)}, expected [1 or {len(frames_FHWC)}, {frames_FHWC.shape[1]}, "
-            f"{frames_FHWC.shape[2]}] like the frames."
-        )
+    if masks_FHW is not None:
+        masks_FHW = as_masks(masks_FHW, *frames_FHWC.shape[:3])
     chosen = candidates[rank - 1 : rank]
     if count > 1:
         indices = pick_diverse([c.score for c in candidates], [c.face for c in candidates], count)
         chosen = [candidates[i] for i in indices]
     portraits = []
     for report in chosen:
-        mask_HW = None if masks_FHW is None else masks_FHW[report.index % len(masks_FHW)]
+        mask_HW = None
+        if masks_FHW is not None:
+            mask_HW = masks_FHW[report.index % len(masks_FHW)]
+            _check_covers(mask_HW, report.face, report.index)
         image_HWC, said = _portrait(frames_FHWC[report.index], report.face, background, mask_HW)
         resized_HWC = resize(image_HWC.unsqueeze(0), size)[0]
         portraits.append(
@@ -105,6 +107,18 @@ def describe_portraits(portraits: Sequence[HeadPortrait]) -> str:
     return "\n".join(
         f"Frame {p.frame_index}: score {p.score.total:.2f} ({_parts(p)}); {p.background}." for p in portraits
     )
+
+
+def _check_covers(mask_HW: Tensor, face: Face, frame: int) -> None:
+    """Without its face a portrait is a white square, with a good score all the same."""
+    left, top, right, bottom = (max(0, round(side)) for side in face.box_xyxy)
+    covered = float(mask_HW[top:bottom, left:right].mean())
+    if covered < _LEAST_FACE:
+        raise SlotIDError(
+            f"The mask of frame {frame} covers {covered:.0%} of the person's face, expected {_LEAST_FACE:.0%} or more. "
+            "Connect a mask that is 1 on this person and made from these frames, or none: then the background turns "
+            "white by the built-in matte."
+        )
 
 
 def _parts(portrait: HeadPortrait) -> str:

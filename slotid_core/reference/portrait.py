@@ -69,7 +69,7 @@ def extract_portrait(
         where = f"largest centred square of the frame ({region}), as neither a box nor a mask was given"
     else:
         region, where = Box(0, 0, width, height), "square around the mask"
-    masks_MHW = None if mask is None else _as_masks(mask, count, height, width)
+    masks_MHW = None if mask is None else as_masks(mask, count, height, width)
 
     sharpness = []
     for index in range(count):
@@ -104,7 +104,12 @@ def extract_portrait(
     )
 
 
-def _as_masks(mask: Tensor, count: int, height: int, width: int) -> Tensor:
+def as_masks(mask: Tensor, count: int, height: int, width: int) -> Tensor:
+    """The mask or masks of ``count`` frames as ``[1 or count, H, W]``.
+
+    Raises:
+        SlotIDError: another shape, not floats from 0 to 1, or numbers that are none.
+    """
     masks_MHW = mask.unsqueeze(0) if mask.ndim == 2 else mask
     if masks_MHW.ndim != 3 or masks_MHW.shape[1:] != (height, width):
         raise SlotIDError(
@@ -115,12 +120,13 @@ def _as_masks(mask: Tensor, count: int, height: int, width: int) -> Tensor:
         raise SlotIDError(
             f"Got {masks_MHW.shape[0]} masks for {count} frames, expected 1 for all or {count}, one for each."
         )
-    if not masks_MHW.is_floating_point() or masks_MHW.min() < 0 or masks_MHW.max() > 1:
+    # NaN is neither below 0 nor above 1, and fails here.
+    if not masks_MHW.is_floating_point() or not (masks_MHW.min() >= 0 and masks_MHW.max() <= 1):
         raise SlotIDError(
             f"Got a mask of {masks_MHW.dtype} from {masks_MHW.min()} to {masks_MHW.max()}, expected floats from 0 "
             "(background) to 1 (person)."
         )
-    return masks_MHW
+    return masks_MHW.float()
 
 
 def _sharpness(picture_hwC: Tensor, weight_hw: Tensor) -> float:

@@ -4,6 +4,8 @@ import copy
 import itertools
 import json
 import random
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -290,9 +292,19 @@ def test_the_description_says_what_there_is(three):
 def test_notes_are_added_once(three):
     noted = add_note(add_note(three[0], " agreed\nin writing "), "agreed\nin writing")
     assert noted.notes == ("agreed\nin writing",) and add_note(noted, "  \n") is noted
-    for note in ("x" * 1001, "a\x1b[2J", "a\0b", "a\tb"):
-        with pytest.raises(SlotIDError, match="expected a text of 1 to 1000"):
+    with pytest.raises(SlotIDError, match="expected a text of 1 to 1000"):
+        add_note(noted, "x" * 1001)
+    for note, code in (
+        ("a\x1b[2J", "001B"),
+        ("a\0b", "0000"),
+        ("a\tb", "0009"),
+        ("a\u202eb", "202E"),
+        ("\ud800", "D800"),
+    ):
+        with pytest.raises(SlotIDError, match=rf"control character U\+{code}"):
             add_note(noted, note)
+    for note in ("\u5b89\u3000\u540c\u610f", "Ann\xa0agreed", "\u0645\u06cc\u200c\u062e", "\U0001f469\u200d\U0001f467"):
+        assert add_note(noted, note).notes[-1] == note
     full = replace(noted, notes=tuple(map(str, range(64))))
     with pytest.raises(SlotIDError, match="65 notes, at most 64"):
         add_note(full, "one more")
@@ -349,6 +361,39 @@ def test_notes_that_could_not_be_read_again_are_not_written(tmp_path, make_ident
     with pytest.raises(SlotIDError, match="1000 letters"):
         save_identity(tmp_path / "x.safetensors", replace(make_identity(), notes=("x" * 1001,)))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_identity_that_could_not_be_read_again_leaves_the_file_that_was_there(tmp_path, make_identity):
+    path, good = tmp_path / "x.safetensors", make_identity()
+    save_identity(path, good)
+    embedding = replace(good.embedding, clip_tokens_BSE=good.embedding.clip_tokens_BSE * torch.nan)
+    with pytest.raises(SlotIDError, match="clip_tokens_BSE holds NaN"):
+        save_identity(path, replace(good, embedding=embedding))
+    assert load_identity(path).clip_hash == good.clip_hash and len(list(tmp_path.iterdir())) == 1
+    many = tmp_path / "many.safetensors"
+    save_identity(many, replace(good, frames=2_000_000))
+    assert load_identity(many).frames == 1_000_000
+
+
+SAVES = """
+import sys
+from pathlib import Path
+from slotid_core.identity_file import load_identity, save_new_identity
+root = Path(sys.argv[1])
+identity = load_identity(root / "source.safetensors")
+for _ in range(20):
+    save_new_identity(root / "ann.safetensors", identity)
+"""
+
+
+def test_two_processes_that_save_at_once_take_no_name_from_each_other(tmp_path, make_identity, repo_root):
+    save_identity(tmp_path / "source.safetensors", make_identity())
+    command = [sys.executable, "-c", SAVES, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=repo_root) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    saved = sorted(tmp_path.glob("ann*"))
+    assert len(saved) == 40 == len(list(tmp_path.iterdir())) - 1
+    assert all(load_identity(path).name == path.name for path in saved)
 
 
 UNIT = [0.6, 0.8]

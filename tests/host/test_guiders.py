@@ -130,9 +130,45 @@ def test_no_positive_conditioning_is_an_error(core, comfy, rows, prompts):
         guider.inner_set_conds({"mine": prompts[0]["positive"]})
         return guider
 
-    with pytest.raises(core.errors.SlotIDError, match="no conditioning named 'positive'"):
+    with pytest.raises(core.errors.SlotIDError, match="no conditioning named 'positive'.*but mine"):
         rows(guider_of)
     assert rows(guider_of, negative="same"), "with 'same' every row gets the identity"
+
+
+def test_a_guider_without_a_positive_is_told_before_the_first_step(comfy, tools, apply, wan, people, core, prompts):
+    probe = tools.Probe()
+    guider = comfy.samplers.CFGGuider(apply(tools.probed(wan, probe), people[0]))
+    guider.inner_set_conds({"mine": prompts[0]["positive"]})
+    with pytest.raises(core.errors.SlotIDError, match="no conditioning named 'positive'"):
+        tools.evaluate(None, guider=guider)
+    assert probe.calls == []
+
+
+def test_a_second_positive_that_gets_nobody_is_told(comfy, tools, apply, wan, people, prompts, caplog):
+    """As public guiders name theirs: positive, positive2, negative."""
+
+    class Two(comfy.samplers.CFGGuider):
+        def predict_noise(self, x, timestep, model_options=None, seed=None):
+            conds = [self.conds["positive"], self.conds["positive2"]]
+            return sum(comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)) / 2
+
+    for settings, warned in (({}, True), ({"negative": "same"}, False), ({"strength": 0.0}, False)):
+        guider = Two(apply(wan, people[0], **settings))
+        guider.inner_set_conds({name: prompts[0]["positive"] for name in ("positive", "positive2")})
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="slotid"):
+            tools.evaluate(None, guider=guider)
+        assert ("positive2 get no identity" in caplog.text) is warned, settings
+
+
+@pytest.mark.parametrize(("identity_cfg", "warned"), [(3.0, True), (5.0, False)])
+def test_nodes_that_act_after_guidance_are_told(by_identity, wan, caplog, identity_cfg, warned):
+    """Skip-layer guidance evaluates the positive once more, with the whole identity."""
+    model = wan.clone()
+    model.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
+    with caplog.at_level("WARNING", logger="slotid"):
+        by_identity(5.0, identity_cfg, model=model)
+    assert ("act after guidance" in caplog.text) is warned
 
 
 @pytest.fixture

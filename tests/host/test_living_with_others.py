@@ -99,6 +99,72 @@ def test_a_window_between_two_steps_warns(tools, wan, apply, people, caplog):
     assert torch.equal(got, null)
 
 
+def test_a_sampler_that_chooses_its_noise_levels_is_no_error(comfy, tools, wan, apply, people, caplog):
+    """DPM-Solver fast: of eight steps of the schedule one lies in the window, and it takes none of them."""
+    import comfy.samplers
+
+    patched = apply(wan, people[0], start=0.4, end=0.45)
+    guider = comfy.samplers.CFGGuider(patched)
+    guider.set_conds(tools.conditioning(1), tools.conditioning(2))
+    sampling = patched.get_model_object("model_sampling")
+    inside = float(sampling.percent_to_sigma(0.42))
+    noise = tools.latent_noise()
+
+    def elsewhere(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        return model(x, x.new_tensor([0.3]), **extra_args)
+
+    with caplog.at_level("WARNING", logger="slotid"):
+        sampler = comfy.samplers.KSAMPLER(elsewhere)
+        guider.sample(noise, torch.zeros_like(noise), sampler, torch.tensor([inside, 0.0]))
+    assert "no step of this sampler lies between start and end" in caplog.text
+
+
+def test_options_that_are_copied_while_sampling_stay_this_runs(comfy, tools, wan, apply, people):
+    """Public packs deep-copy the options in hooks, with all that is in them."""
+    from copy import deepcopy
+
+    plain, copied = apply(wan, people[0]), apply(wan, people[0])
+    wanted = tools.evaluate(plain)
+
+    def pre_cfg(args):
+        options = deepcopy(args["model_options"])
+        again = comfy.samplers.calc_cond_batch(args["model"], args["conds"], args["input"], args["timestep"], options)
+        return [torch.equal(a, b) and a for a, b in zip(args["conds_out"], again, strict=True)]
+
+    copied.set_model_sampler_pre_cfg_function(pre_cfg)
+    assert torch.equal(tools.evaluate(copied), wanted)
+
+
+def test_a_node_that_takes_batches_apart_is_an_error(tools, wan, apply, people, core):
+    def row_by_row(apply_model, options):
+        x, t, c = options["input"], options["timestep"], options["c"]
+        parts = [
+            apply_model(
+                x[i : i + 1], t[i : i + 1], **{k: v[i : i + 1] if torch.is_tensor(v) else v for k, v in c.items()}
+            )
+            for i in range(len(x))
+        ]
+        return torch.cat(parts)
+
+    patched = apply(wan, people[0])
+    patched.set_model_unet_function_wrapper(row_by_row)
+    with pytest.raises(core.errors.SlotIDError, match="1 rows for 2 conditionings"):
+        tools.evaluate(patched)
+
+
+def test_a_widget_that_is_touched_does_not_load_the_model_anew(wan, apply, people):
+    """ComfyUI unloads and patches a model whose ``patches_uuid`` is another than the loaded one's."""
+    once = apply(wan, people[0]).patches_uuid
+    assert once != wan.patches_uuid
+    for same in ({"strength": 0.5}, {"start": 0.2}, {"film_strength": 0.3}):
+        assert apply(wan, people[0], **same).patches_uuid == once, same
+    assert apply(wan, people[1]).patches_uuid == once and apply(apply(wan, people[0]), people[1]).patches_uuid == once
+    assert apply(wan, people[0], lora=0.5).patches_uuid != once
+    other = wan.clone()
+    other.add_patches({"diffusion_model.blocks.0.ffn.0.weight": ("diff", (torch.zeros(1),))})
+    assert apply(other, people[0]).patches_uuid not in (once, other.patches_uuid)
+
+
 def test_a_prompt_that_is_heard_at_other_times_warns(tools, wan, apply, people, caplog):
     """As ConditioningSetTimestepRange makes it: the identity begins after the prompt has ended."""
     ((context, extra),) = tools.conditioning(1)

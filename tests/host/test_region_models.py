@@ -191,13 +191,16 @@ def test_a_window_with_an_anchor_and_a_backbone_with_other_tokens(comfy, regions
     known, other = Wan.__new__(Wan), type("SpeakingWan", (Wan,), {}).__new__(type("SpeakingWan", (Wan,), {}))
     tokens = regions.Tokens(0, (3, 1, 1), 0)
     weights_THW = torch.arange(6.0).view(6, 1, 1) / 10
-    window = SimpleNamespace(index_list=[4, 5], causal_anchor_index=2)
+    window = SimpleNamespace(index_list=[4, 5], causal_anchor_index=2, dim=2)
     got = regions.video_weights(known, tokens, weights_THW, {"context_window": window})
     torch.testing.assert_close(got, torch.tensor([0.2, 0.4, 0.5]))
-    as_long_as_the_video = SimpleNamespace(index_list=[1, 2], causal_anchor_index=1)
+    as_long_as_the_video = SimpleNamespace(index_list=[1, 2], causal_anchor_index=1, dim=2)
     got = regions.video_weights(known, tokens, weights_THW[:3], {"context_window": as_long_as_the_video})
     torch.testing.assert_close(got, torch.tensor([0.1, 0.1, 0.2]))
-    for options in ({}, {"context_window": SimpleNamespace(index_list=[4, 5])}):
+    over_the_batch = {"context_window": SimpleNamespace(index_list=[0, 1], dim=0)}
+    whole = regions.video_weights(known, regions.Tokens(0, (6, 1, 1), 0), weights_THW, over_the_batch)
+    assert torch.equal(whole, weights_THW.flatten())
+    for options in ({}, {"context_window": SimpleNamespace(index_list=[4, 5], dim=2)}):
         with pytest.raises(core.errors.SlotIDError, match="3 x 1 x 1 tokens .* of a video of 6 x 1 x 1"):
             regions.video_weights(known, tokens, weights_THW, options)
     with pytest.raises(core.errors.SlotIDError, match="SpeakingWan, in which Slot-ID does not know"):

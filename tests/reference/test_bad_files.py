@@ -215,6 +215,27 @@ def test_a_playlist_reaches_no_network(tmp_path):
             server.accept()
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_playlist_reaches_no_other_file(tmp_path, ended):
+    """It would read any video of this machine, and without its last line wait for more of it for good."""
+    hidden = tmp_path / "hidden.ts"
+    with av.open(str(hidden), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height = 128, 96
+        for picture in noise(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert read_clip(hidden, frames=5, fps=25).frames_FHWC.shape[0] == 5
+    path = tmp_path / "clip.m3u8"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.4,\n{hidden}\n" + ended * "#EXT-X-ENDLIST\n")
+    with pytest.raises(SlotIDError, match="clip.m3u8 .*a playlist is none"):
+        read_clip(path, frames=5, fps=25)
+    path = tmp_path / "clip.mp4"
+    path.write_text("ffconcat version 1.0\nfile hidden.ts\n")
+    with pytest.raises(SlotIDError, match="clip.mp4 .*a playlist is none"):
+        read_clip(path, frames=5, fps=25)
+
+
 def test_names_that_look_like_protocols_and_patterns(studio, monkeypatch):
     path = studio.numbered("plain.mp4", 20)
     monkeypatch.chdir(studio.folder)

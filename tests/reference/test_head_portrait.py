@@ -99,8 +99,16 @@ def test_white_outside_the_connected_mask():
 def test_one_mask_serves_every_frame():
     frames_FHWC, analysis = _clip(CENTRE, (150, 120, 80))
     one = torch.zeros(1, HEIGHT, WIDTH)
-    portraits = head_portraits(frames_FHWC, analysis, rank=2, masks_FHW=one, size=64)
-    assert portraits[0].image_HWC.min() > WHITE
+    one[:, :, 100:220] = 1
+    for rank in (1, 2):
+        (portrait,) = head_portraits(frames_FHWC, analysis, rank=rank, masks_FHW=one, size=64)
+        assert portrait.image_HWC[:, -1].min() > WHITE > portrait.image_HWC[32, 32].max()
+
+
+def _without_the_face() -> torch.Tensor:
+    mask_FHW = torch.ones(1, HEIGHT, WIDTH)
+    mask_FHW[:, 80:170, 110:210] = 0
+    return mask_FHW
 
 
 def test_half_a_mask_is_half_white():
@@ -131,8 +139,12 @@ def test_diverse_portraits_are_distinct_and_begin_with_the_best():
         ({"rank": 3}, "Portrait 3 was asked for, the clip has 2"),
         ({"count": 3}, "Portrait 3 was asked for, the clip has 2"),
         ({"rank": 2, "count": 2}, "set rank to 1"),
-        ({"masks_FHW": torch.ones(1, 10, 10)}, "Got masks of shape"),
-        ({"masks_FHW": torch.ones(3, HEIGHT, WIDTH)}, r"expected \[1 or 2"),
+        ({"masks_FHW": torch.ones(1, 10, 10)}, "Got a mask of shape"),
+        ({"masks_FHW": torch.zeros(1, HEIGHT, WIDTH)}, "covers 0% of the person's face"),
+        ({"masks_FHW": _without_the_face()}, "covers .% of the person's face"),
+        ({"masks_FHW": torch.full((1, HEIGHT, WIDTH), torch.nan)}, "from nan to nan, expected floats from 0"),
+        ({"masks_FHW": torch.full((1, HEIGHT, WIDTH), 255.0)}, "from 255.0 to 255.0, expected floats from 0"),
+        ({"masks_FHW": torch.ones(3, HEIGHT, WIDTH)}, "3 masks for 2 frames"),
         ({"size": 100}, "16"),
     ],
 )

@@ -68,7 +68,8 @@ class MediaPipeFaces:
         self._height, self._width = (int(side) for side in landmarks["image_size"])
 
     def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
-        """See :class:`.face.FaceBackend`; scores are the detector's, from 0 to 1."""
+        """See :class:`.face.FaceBackend`; scores are the detector's, from 0 to 1. What lies wholly outside of the frame
+        is no face in it: the detector follows faces out."""
         check_frame(frame_HWC)
         height, width = frame_HWC.shape[:2]
         if (height, width) != (self._height, self._width):
@@ -76,8 +77,9 @@ class MediaPipeFaces:
                 f"Got face landmarks of images of {self._width}x{self._height} for frames of {width}x{height}. "
                 "Connect the images of this very clip to the landmark node, before any resizing or cropping."
             )
-        faces = [_face(face) for face in self._frames[index]]
-        return sorted(faces, key=lambda face: -face.score)
+        faces = (_face(face) for face in self._frames[index])
+        seen = [face for face in faces if _overlaps(face, height, width)]
+        return sorted(seen, key=lambda face: -face.score)
 
     def embed(self, frame_HWC: np.ndarray, face: Face) -> np.ndarray:
         """Never called: there are no embeddings."""
@@ -103,6 +105,11 @@ def _face(given: Mapping[str, Any]) -> Face:
     # Blendshapes turn the eyes in the head.
     right, left = (sum(float(shapes[name]) for name in names) / 2 for names in (_LOOK_RIGHT, _LOOK_LEFT))
     return replace(face, gaze=face.pose.yaw + _FAR_ASIDE_DEG * (right - left))
+
+
+def _overlaps(face: Face, height: int, width: int) -> bool:
+    left, top, right, bottom = face.box_xyxy
+    return left < width and right > 0 and top < height and bottom > 0
 
 
 def _points(face: Mapping[str, Any]) -> np.ndarray:

@@ -51,6 +51,7 @@ def folders(pack, tmp_path_factory):
                 patch.setattr(folder_paths, f"{name}_directory", str(path))
         patch.setitem(folder_paths.folder_names_and_paths, "slotid", ([str(places.slotid)], {".safetensors"}))
         patch.setattr(folder_paths, "filename_list_cache", {})
+        patch.setattr(folder_paths, "models_dir", str(root))
         yield places
 
 

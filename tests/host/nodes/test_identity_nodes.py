@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +94,7 @@ HARMFUL += [
     "NUL.x",
     "lpt1/a",
     "x" * 101,
+    "\u5b89" * 67,
 ]
 HARMFUL += ["/".join("a" * 9), "\ud800", ".safetensors", "..\\ann", "~/../../x"]
 
@@ -112,6 +114,41 @@ def test_a_link_leads_nowhere_else(run, saved, people, folders, core, tmp_path):
     with pytest.raises(core.errors.SlotIDError, match="leads out .* by a link"):
         run("SlotIDSaveIdentity", identity=people[0], name="out/ann")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_others_is_not_written_into(run, people, folders, tmp_path, monkeypatch):
+    """A slotid entry of extra_model_paths.yaml comes first: it is read before the pack is."""
+    import folder_paths
+
+    both = ([str(tmp_path), str(folders.slotid)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "slotid", both)
+    run("SlotIDSaveIdentity", identity=people[0], name="here")
+    assert not list(tmp_path.iterdir())
+    (folders.slotid / "identities" / "here.safetensors").unlink()
+
+
+def test_what_a_note_says_is_text_in_the_page(nodes, people, monkeypatch, saved, folders):
+    """ComfyUI's frontend takes a node's text for HTML, and sends it to everybody unless told whom."""
+    import sys
+
+    sent = []
+
+    class Server:
+        client_id = "asker"
+        send_progress_text = staticmethod(lambda *args: sent.append(args))
+
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=Server)))
+    node = nodes["SlotIDSaveIdentity"].PREPARE_CLASS_CLONE({"hidden_inputs": None})
+    node.hidden = SimpleNamespace(unique_id="7", prompt=None, extra_pnginfo=None)
+    note = 'agreed <img src=x onerror="alert(1)"> & <ann@x.org>'
+    out = node.execute(identity=people[0], name="ann", overwrite=True, note=note)
+    ((text, node_id, to),) = sent
+    assert (node_id, to) == ("7", "asker") and "<" not in text and "&lt;img src=x" in text
+    assert note in out.ui.as_dict()["text"][0], "the history keeps it as it is"
+    Server.client_id = None
+    node.execute(identity=people[0], name="ann", overwrite=True, note="")
+    assert len(sent) == 1, "nobody asked"
+    (folders.slotid / "identities" / "ann.safetensors").unlink()
 
 
 def test_a_note_that_is_too_long_is_refused(run, nodes, people, core, saved):

@@ -230,6 +230,30 @@ def test_numbers_that_are_none_are_refused(run, slotid_model, vae, read, portrai
         run("SlotIDEncode", slotid_model=slotid_model, vae=vae, **given)
 
 
+def test_half_precision_images_are_taken(run, slotid_model, vae, read, portrait, encoded):
+    """ComfyUI makes them where it is started with --fp16-intermediates."""
+    got = run(
+        "SlotIDEncode", slotid_model=slotid_model, vae=vae, clip=read.clip.half(), portrait=portrait.portrait.half()
+    )
+    tokens = encoded.identity.embedding.clip_tokens_BSE
+    torch.testing.assert_close(got.identity.embedding.clip_tokens_BSE, tokens, atol=0.02, rtol=0.05)
+    assert run("SlotIDExtractPortrait", frames=read.clip.half()).portrait.dtype == torch.float32
+
+
+def test_weights_that_make_no_numbers_are_refused(run, slotid_model, vae, read, portrait, core, monkeypatch):
+    """Each of them is finite, and what they make is not."""
+    encode = core.model.SlotID.encode
+
+    def broken(self, *latents):
+        encoding = encode(self, *latents)
+        encoding.embedding.clip_tokens_BSE.mul_(torch.inf)
+        return encoding
+
+    monkeypatch.setattr(core.model.SlotID, "encode", broken)
+    with pytest.raises(core.errors.SlotIDError, match="weights .* made NaN or infinity"):
+        run("SlotIDEncode", slotid_model=slotid_model, vae=vae, clip=read.clip, portrait=portrait.portrait)
+
+
 @pytest.mark.parametrize("side", [56, 72])
 def test_sides_that_are_no_multiples_of_16_are_refused_in_pixels(run, slotid_model, vae, read, portrait, core, side):
     square = torch.rand(1, side, side, 3)
