@@ -33,7 +33,7 @@ from training.data.origin import (
     shaping_settings,
     split_settings,
 )
-from training.data.sources import Reject
+from training.data.sources import Reject, printable
 from training.settings import Settings
 
 VERSION = 1
@@ -50,7 +50,7 @@ class Entry:
     person: str
     caption: str
     video: str
-    """Relative to the dataset's folder, with slashes."""
+    """Relative to the dataset's folder, with slashes. Leads to the file, so bytes that are no text stay in it."""
     video_sha256: str
     held_out: bool
     """Its person is for validation only."""
@@ -265,7 +265,7 @@ def _check_videos(settings: Settings, manifest: Manifest, hashes: FileHashes) ->
 def _changed(settings: Settings, videos: list[str], what: str) -> SlotIDError:
     return SlotIDError(
         f"The dataset is another than the cache {settings.data.cache} was made from: {len(videos)} videos are {what}, "
-        f"the first is {videos[0]}. Run prepare.py again, which does anew what changed; or put the videos back."
+        f"the first is {printable(videos[0])}. Run prepare.py again, which does anew what changed; or put the videos back."
     )
 
 
@@ -301,12 +301,13 @@ def _damaged(path: Path, reason: str) -> SlotIDError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all.
+    """Whole or not at all. Where a file's name holds bytes that are no text, JSON's own escapes are written for them.
 
     Raises:
         SlotIDError: the folder can't be written.
     """
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with atomic(path) as temporary, temporary.open("w", **how) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -176,7 +176,7 @@ def _make(bench: Bench, jobs: Sequence[ShardJob], engine: Engine, workers: int, 
 
 
 def _line(reject: Reject) -> str:
-    return f"left out: {reject.id}: {reject.reason} ({' '.join(reject.detail.split())})"
+    return f"left out: {reject.id}: {reject.reason} ({reject.detail})"
 
 
 def _entry(

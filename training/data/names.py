@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
-from training.data.sources import UnusableError
+from training.data.sources import UnusableError, printable
 
 
 def name_of(path: Path, root: Path) -> str:
     """A path as a name: relative to the dataset's folder where it is inside, with ``/``, and fit to be printed."""
     place = path.relative_to(root) if path.is_relative_to(root) else path.relative_to(path.anchor)
-    # A file's name may hold bytes that are no text, or line breaks, which would break every report.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in place.as_posix())
+    return printable(place.as_posix())
 
 
 class PersonNames:

@@ -56,6 +56,12 @@ class HintReader(Protocol):
         ...
 
 
+def printable(text: str) -> str:
+    """The text with an escape for every character that can't be printed: a file's name may hold bytes that are no text,
+    which nothing can write, or line breaks, which would break every report."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class UnusableError(SlotIDError):
     """One clip can't be used; ``reason`` is the fixed wording of its :class:`Reject`."""
 
@@ -86,7 +92,10 @@ class Reject:
     reason: str
     """A fixed wording, so that rejects can be counted by it: "no face", "several people", "too short" ..."""
     detail: str
-    """The whole message."""
+    """The whole message, made one printable line: it may name any file."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "detail", printable(" ".join(self.detail.split())))
 
 
 class Source(Protocol):

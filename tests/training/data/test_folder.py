@@ -138,3 +138,18 @@ def test_names_that_are_no_text_are_printable_and_apart(tmp_path):
     assert len({video.id for video in videos}) == 3 and not rejects
     assert all(video.id.isprintable() and video.id.encode() for video in videos)
     assert all(video.path.is_file() for video in videos)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("caption", [b"Nobody.", b"", b"\xff", None], ids=["alone", "empty", "no UTF-8", "missing"])
+def test_reasons_name_files_whose_names_are_no_text(tmp_path, caption):
+    add(tmp_path, "good")
+    base = os.path.join(os.fsencode(tmp_path), b"Zo\xeb\n")
+    if caption != b"Nobody.":
+        open(base + b".mp4", "w").close()
+    if caption is not None:
+        with open(base + b".txt", "wb") as file:
+            file.write(caption)
+    _, (reject,) = listed(tmp_path)
+    assert reject.id == r"Zo\udceb\n" and r"Zo\udceb" in reject.detail
+    assert reject.detail.isprintable() and reject.detail.encode()

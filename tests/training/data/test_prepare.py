@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import signal
@@ -90,6 +91,28 @@ def test_every_video_is_used_or_left_out_with_a_reason(drawn_dataset, tiny_setti
     assert [(r["id"], r["reason"]) for r in written] == [(r.id, r.reason) for r in manifest.rejects]
     assert manifest.facts["rejected"] == {"no caption": 1, "unreadable": 1}
     assert open_cache(settings).rejects == manifest.rejects
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_files_whose_names_are_no_text(drawn_dataset, tiny_settings, make, tmp_path):
+    """Named in Latin-1, as an old archive unpacks: a clip, one that can't be read, and a caption alone."""
+    source = tmp_path / "dataset"
+    shutil.copytree(drawn_dataset, source)
+    here = os.fsencode(source / "person0")
+    shutil.copy(source / "person0" / "clip.mp4", here + b"/Zo\xeb.mp4")
+    open(here + b"/caf\xe9.mp4", "wb").close()
+    for name in (b"/Zo\xeb.txt", b"/caf\xe9.txt", b"/al\xf6ne.txt"):
+        with open(here + name, "w") as file:
+            file.write("Zoe turns.")
+    settings = tiny_settings(source, tmp_path / "cache")
+    manifest, lines = make(settings)
+    assert [reject.id for reject in manifest.rejects] == [r"person0/al\udcf6ne", r"person0/caf\udce9"]
+    assert len(lines) == 2 and all(line.isprintable() for line in lines)
+    assert len(manifest.entries) == 5 and open_cache(settings).entries == manifest.entries, "its video is found again"
+    os.remove(here + b"/Zo\xeb.mp4")
+    with pytest.raises(SlotIDError, match=r"the first is person0/Zo\\udceb.mp4") as caught:
+        open_cache(settings)
+    assert str(caught.value).isprintable()
 
 
 def test_a_changed_dataset_is_made_anew_where_it_changed(drawn_dataset, tiny_settings, make, files_of, tmp_path):
