@@ -27,7 +27,7 @@ def mask_at(hint: PersonHint, second: float, face_xyxy: tuple[float, ...], heigh
         leaves out most of the face.
 
     Raises:
-        UnusableError: the mask's file is no picture.
+        UnusableError: the mask's file is no picture, or one of far too many pixels.
     """
     from PIL import Image
 
@@ -38,7 +38,7 @@ def mask_at(hint: PersonHint, second: float, face_xyxy: tuple[float, ...], heigh
     try:
         with Image.open(shown.path) as picture:
             person_hw = torch.from_numpy((np.asarray(picture) > 0).astype(np.float32))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableError("broken annotation", f"The mask {shown.path} can't be read: {error}.") from error
     if person_hw.ndim != 2:
         raise UnusableError("broken annotation", f"The mask {shown.path} has colours, expected grey.")

@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -383,6 +385,21 @@ def test_a_mask_that_is_no_picture_is_broken_annotation(tree):
     png = "tracking_mask_results/3/annotated_frame_00000.png"
     hint = masked(tree, spoil=lambda folder: (folder / png).write_bytes(b"\x89PNG\r\n\x1a\n1234"))
     with pytest.raises(UnusableError, match="annotated_frame_00000.png") as error:
+        mask_at(hint, 0.0, LEFT, HEIGHT, WIDTH)
+    assert error.value.reason == "broken annotation"
+
+
+def test_a_mask_of_far_too_many_pixels_is_broken_annotation(tree):
+    """20000 x 20000 in a few bytes: PIL won't unpack it, with an error that is no other's kin."""
+
+    def part(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = part(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + part(b"IDAT", zlib.compress(b"\0" * 100)) + part(b"IEND", b"")
+    png = "tracking_mask_results/3/annotated_frame_00000.png"
+    hint = masked(tree, spoil=lambda folder: (folder / png).write_bytes(bomb))
+    with pytest.raises(UnusableError, match="annotated_frame_00000.png can't be read: .*400000000 pixels") as error:
         mask_at(hint, 0.0, LEFT, HEIGHT, WIDTH)
     assert error.value.reason == "broken annotation"
 
