@@ -17,8 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
@@ -33,6 +32,7 @@ from training.data.origin import (
     shaping_settings,
     split_settings,
 )
+from training.data.shard_file import check_content, damaged_shard, open_shard, shard_key, tensor_hash, tensor_name
 from training.data.sources import Reject, printable
 from training.settings import Settings
 
@@ -139,9 +139,11 @@ class Cache:
         """The text tokens of an empty prompt, bfloat16, not padded: for text that is dropped, and for guidance.
 
         Raises:
-            SlotIDError: a shard can't be read.
+            SlotIDError: a shard can't be read or is not what was written.
         """
-        with open_shard(self.folder / SHARDS / self.entries[0].shard) as file:
+        path = self.folder / SHARDS / self.entries[0].shard
+        check_content(path)
+        with open_shard(path) as file:
             return file.get_tensor(EMPTY_TEXT).clone()
 
     def load(self, entry: Entry, reference: Entry | None = None, variant: int = 0) -> Sample:
@@ -180,9 +182,9 @@ class Cache:
                     # A copy: the library's own tensors are windows into the file.
                     tensor = file.get_tensor(tensor_name(entry.index, name)).clone()
                 except SafetensorError as error:
-                    raise _damaged(path, str(error)) from error
+                    raise damaged_shard(path, str(error)) from error
                 if tensor_hash(tensor) != entry.sha256[name]:
-                    raise _damaged(path, f"{name} of {entry.id} is not what was written")
+                    raise damaged_shard(path, f"{name} of {entry.id} is not what was written")
                 tensors.append(tensor)
         return tensors
 
@@ -210,9 +212,8 @@ def open_cache(settings: Settings) -> Cache:
     check_models(folder, manifest.facts["models"], model_hashes(settings, hashes, must_be_there=False))
     for name, shard in manifest.shards.items():
         path = folder / SHARDS / name
-        with open_shard(path) as file:
-            if path.stat().st_size != shard["bytes"] or json.loads(file.metadata()["slotid"])["key"] != shard["key"]:
-                raise _damaged(path, "it is another than the manifest names")
+        if shard_key(path) != shard["key"] or path.stat().st_size != shard["bytes"]:
+            raise damaged_shard(path, "it is another than the manifest names")
     _check_videos(settings, manifest, hashes)
     if os.access(folder, os.W_OK):  # a cache on a read-only disk will do: files are then read at every start
         hashes.save()
@@ -265,38 +266,8 @@ def _check_videos(settings: Settings, manifest: Manifest, hashes: FileHashes) ->
 def _changed(settings: Settings, videos: list[str], what: str) -> SlotIDError:
     return SlotIDError(
         f"The dataset is another than the cache {settings.data.cache} was made from: {len(videos)} videos are {what}, "
-        f"the first is {printable(videos[0])}. Run prepare.py again, which does anew what changed; or put the videos back."
-    )
-
-
-def tensor_name(index: int, name: str) -> str:
-    """Name of a clip's tensor in its shard."""
-    return f"{index:05d}.{name}"
-
-
-def tensor_hash(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
-
-
-def open_shard(path: Path) -> Any:
-    """A shard as safetensors opens it; a context manager.
-
-    Raises:
-        SlotIDError: it is not there, cut short or no such file.
-    """
-    if not path.is_file():
-        raise _damaged(path, "it is not there")
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> SlotIDError:
-    return SlotIDError(
-        f"The shard {path.name} of {path.parent.parent} can't be used: {reason}. Run prepare.py again: it makes "
-        "anew what is damaged."
+        f"the first is {printable(videos[0])}. Run prepare.py again, which does anew what changed; or put the videos "
+        "back."
     )
 
 

@@ -1,6 +1,8 @@
 """Reading a finished cache, and every way in which it may not be the one that is wanted."""
 
+import contextlib
 import json
+import random
 import shutil
 
 import pytest
@@ -11,6 +13,8 @@ from slotid_core.errors import SlotIDError
 from training.data import hashes as hashing
 from training.data.cache import open_cache
 from training.data.clip import prepare_clip
+from training.data.shard_file import shard_key
+from training.data.shards import ShardJob, finished_shard
 from training.data.sources import SourceVideo
 
 
@@ -154,6 +158,27 @@ def test_altered_tensors_are_noticed_when_they_are_loaded(copied):
     with pytest.raises(SlotIDError, match="target of person1/clip is not what was written"):
         cache.load(cache.entries[1])
     assert cache.load(cache.entries[0]).entry.id == "person0/clip"
+
+
+def flipped(whole: bytes, seed: int) -> bytes:
+    """The file with one bit of its header flipped: names, shapes, places, and what it says of itself."""
+    moments, content = random.Random(seed), bytearray(whole)
+    content[moments.randrange(8, 8 + int.from_bytes(whole[:8], "little"))] ^= 1 << moments.randrange(8)
+    return bytes(content)
+
+
+def test_no_flipped_bit_of_a_shards_header_is_taken_as_good(copied):
+    """Neither where prepare.py looks for what is finished, nor where training begins."""
+    settings = copied()
+    shard = settings.data.cache / "shards" / "shard-00000.safetensors"
+    whole, job = shard.read_bytes(), ShardJob(file=shard.name, key=shard_key(shard), videos=())
+    assert len(finished_shard(settings.data.cache, job).clips) == 1
+    for seed in range(300):
+        shard.write_bytes(flipped(whole, seed))
+        with contextlib.suppress(SlotIDError):
+            assert finished_shard(settings.data.cache, job) is None, f"seed {seed}"
+        with pytest.raises(SlotIDError, match="shard-00000.*[Rr]un prepare.py again"):
+            _ = open_cache(settings).empty_text_LE
 
 
 def test_a_damaged_manifest(copied):
