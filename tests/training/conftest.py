@@ -1,5 +1,8 @@
 """The tiny models, built once, and a dataset of drawn people with its cache: all of it but the search for faces."""
 
+import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +139,28 @@ def make_umt5(tmp_path_factory):
         return folder
 
     return make
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from training.lock import alone_in
+with alone_in(Path(sys.argv[1]), "thing", "", print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def held_elsewhere():
+    """``with held_elsewhere(folder):`` another process holds the folder's lock."""
+
+    @contextlib.contextmanager
+    def hold(folder: Path):
+        command = [sys.executable, "-c", _HOLD, folder]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "held\n"
+            yield
+            holder.stdin.close()
+
+    return hold

@@ -31,6 +31,7 @@ from training.data.origin import (
 from training.data.shards import ShardInfo, ShardJob, finished_shard, plan_shards
 from training.data.sources import Reject, SourceVideo, open_source
 from training.data.summary import write_summary
+from training.lock import alone_in
 from training.settings import Settings
 
 REJECTS, SUMMARY = "rejects.json", "summary.html"
@@ -52,13 +53,23 @@ def make_cache(
 
     Raises:
         SlotIDError: a folder holds another cache, the dataset is empty or has too few people, a model is not there,
-            or a file can't be read or written. Whatever was finished stays.
+            a file can't be read or written, or another process makes this cache. Whatever was finished stays.
     """
     folder = settings.data.cache
     hashes = FileHashes(folder)
     models = model_hashes(settings, hashes)
     bench = Bench(settings) if bench is None else bench
     shaped_by = {"settings": shaping_settings(settings), "models": models, "faces": bench.faces_name}
+    fix = "Wait for it, which makes the same cache, or give this one another data.cache."
+    with alone_in(folder, "preparation", fix, say):  # it would sweep away what the other is writing
+        return _make_cache(bench, hashes, shaped_by, engine, workers, say)
+
+
+def _make_cache(
+    bench: Bench, hashes: FileHashes, shaped_by: dict[str, Any], engine: Engine, workers: int, say: Say
+) -> Manifest:
+    settings, models = bench.settings, shaped_by["models"]
+    folder = settings.data.cache
     _claim(folder, shaped_by)
     videos, known_rejects = open_source(settings).videos()
     if not videos and not known_rejects:

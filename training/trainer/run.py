@@ -16,6 +16,7 @@ import yaml
 
 from slotid_core.errors import SlotIDError
 from training.data.cache import Cache, open_cache
+from training.lock import alone_in
 from training.settings import Settings
 from training.text import context_length
 from training.trainer import state as checkpointing
@@ -150,11 +151,27 @@ def train(
             the peak is not known.
 
     Raises:
-        SlotIDError: whatever can't be used, and every check that fails.
+        SlotIDError: whatever can't be used, every check that fails, and another training that is running there.
     """
     from tqdm import tqdm
 
-    say = tqdm.write if processes.is_first else lambda message: None
+    if not processes.is_first:
+        return _train(settings, processes, plan, ideal_seconds, False, lambda message: None)
+    fix = "Wait for it or stop it (Ctrl+C), or give this one another run.folder."
+    with alone_in(settings.run.folder, "training", fix, tqdm.write):
+        return _train(settings, processes, plan, ideal_seconds, show_progress, tqdm.write)
+
+
+def _train(
+    settings: Settings,
+    processes: Processes,
+    plan: str,
+    ideal_seconds: float | None,
+    show_progress: bool,
+    say: Callable[[str], None],
+) -> Outcome:
+    from tqdm import tqdm
+
     run = Run(settings, processes, plan, say)
     if processes.is_first:
         _write_settings(run.folder, settings)
@@ -166,9 +183,7 @@ def train(
     figures: dict[str, float] = {}
     with (
         _stopping() as stop,
-        tqdm(
-            total=optim.steps, initial=state.step, unit="step", disable=not (show_progress and processes.is_first)
-        ) as bar,
+        tqdm(total=optim.steps, initial=state.step, unit="step", disable=not show_progress) as bar,
     ):
         if state.step == 0:
             first = next(micro_batches(

@@ -156,6 +156,21 @@ def test_a_cache_of_other_settings_is_not_touched(drawn_cache, drawn_dataset, ti
     assert files_of(drawn_cache.data.cache) == before
 
 
+def test_a_second_preparation_is_refused_before_it_sweeps(
+    drawn_cache, drawn_dataset, tiny_settings, make, files_of, tmp_path, held_elsewhere
+):
+    settings = tiny_settings(drawn_dataset, tmp_path / "cache")
+    shutil.copytree(drawn_cache.data.cache, settings.data.cache)
+    (settings.data.cache / "shards" / ".shard-00001-abc.tmp").write_bytes(b"what the other one is writing")
+    before = files_of(settings.data.cache)
+    with (
+        held_elsewhere(settings.data.cache),
+        pytest.raises(SlotIDError, match="Another preparation is running.*another data.cache"),
+    ):
+        make(settings)
+    assert files_of(settings.data.cache) == before
+
+
 def test_who_is_held_out_may_change(drawn_cache, drawn_dataset, tiny_settings, make, tmp_path):
     settings = tiny_settings(drawn_dataset, tmp_path / "cache", held_out=0.7)
     shutil.copytree(drawn_cache.data.cache, settings.data.cache)

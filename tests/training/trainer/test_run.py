@@ -82,6 +82,24 @@ def test_a_finished_run_started_again_changes_nothing(train, tmp_path):
     assert again.finished and bytes_of(tmp_path / "run") == before
 
 
+def test_a_second_training_in_the_folder_is_refused_before_it_touches_anything(train, tmp_path, held_elsewhere):
+    """It would cut the log back to the last checkpoint, and remove one that is being written."""
+    train("optim.steps=2")
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / ".step_000004.partial").mkdir()
+    with (folder / logging.LOG).open("a") as log:
+        log.write('{"step": 3, "kind": "train"}\n')
+
+    def content():
+        return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+    before = content()
+    with held_elsewhere(folder), pytest.raises(SlotIDError, match="Another training is running.*another run.folder"):
+        train("optim.steps=2")
+    assert content() == before
+    assert train("optim.steps=2").finished
+
+
 def test_other_settings_in_the_same_folder_are_refused_by_name(train):
     train("optim.steps=2")
     with pytest.raises(SlotIDError, match=r"optim.lr was 0.001 and is 0.5.*run.folder"):
