@@ -75,6 +75,20 @@ def make_optimizer(
     return AdamW8bit(groups, **options)
 
 
+SCALES = ("qmap1", "qmap2", "absmax1", "absmax2")
+"""What bitsandbytes keeps besides of larger tensors: in shapes of its own, another with each version."""
+
+
+def kept_shapes(optimizer: torch.optim.Optimizer | MuonAndAdamW, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what the optimizer keeps of a parameter that it has moved, without :data:`SCALES`."""
+    shape = tuple(parameter.shape)
+    if isinstance(optimizer, MuonAndAdamW) and parameter.ndim == 2:
+        return {"momentum_buffer": shape}
+    if isinstance(optimizer, (torch.optim.AdamW, MuonAndAdamW)):
+        return {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    return {"step": (), "state1": shape, "state2": shape}  # bitsandbytes
+
+
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},

@@ -1,7 +1,8 @@
 """Checkpoints: what a run needs to go on as if it had never stopped. Written whole or not at all, without pickle.
 
-A checkpoint is a folder ``step_000250`` with one safetensors file (weights, averages, optimizer) and one JSON file.
-There is no random state in it and no loader position: both are functions of the seed and the step.
+A checkpoint is a folder ``step_000250`` with one safetensors file (weights, averages, optimizer) and one JSON file, in
+which stand the hashes of both. There is no random state in it and no loader position: both are functions of the seed
+and the step.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slotid_core.errors import SlotIDError
-from training.trainer.optim import AveragedWeights, MuonAndAdamW
+from slotid_core.safe_file import content_hash
+from training.trainer.optim import SCALES, AveragedWeights, MuonAndAdamW, all_finite, kept_shapes
 
 _NAME = re.compile(r"step_(\d{6,})$")
 _TENSORS, _FACTS = "state.safetensors", "state.json"
+_HASH, _TENSORS_HASH = "sha256", "tensors_sha256"
 
 
 @dataclass
@@ -59,8 +62,10 @@ def save(folder: Path, state: State, facts: Mapping[str, Any], keep: int) -> Pat
         for left in folder.glob(".step_*.partial"):  # of a run that was killed while it wrote
             shutil.rmtree(left)
         partial.mkdir()
-        save_file(_tensors(state), partial / _TENSORS)
-        (partial / _FACTS).write_text(json.dumps({"step": state.step, **facts}, indent=1), encoding="utf-8")
+        tensors = _tensors(state)
+        save_file(tensors, partial / _TENSORS)
+        told = sealed({"step": state.step, **facts}, tensors)
+        (partial / _FACTS).write_text(json.dumps(told, indent=1), encoding="utf-8")
         for file in (partial / _TENSORS, partial / _FACTS, partial):
             _flush(file)
         if final.exists():
@@ -86,52 +91,94 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(gone)
 
 
+def sealed(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The content of a checkpoint's JSON file: facts, and the hashes of its tensors and of itself."""
+    told = json.loads(json.dumps({**facts, _TENSORS_HASH: content_hash(tensors)}))
+    return {**told, _HASH: content_hash({}, told)}
+
+
 def read_facts(checkpoint: Path) -> dict[str, Any]:
     """What the run said of itself when it wrote the checkpoint.
 
     Raises:
-        SlotIDError: unreadable.
+        SlotIDError: unreadable, not what was written, or of a Slot-ID that kept no hash.
     """
-    try:
-        return json.loads((checkpoint / _FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(checkpoint, error) from error
+    return {name: fact for name, fact in _told(checkpoint).items() if name != _TENSORS_HASH}
 
 
 def read_tensors(checkpoint: Path) -> dict[str, Tensor]:
     """Its tensors: ``weights.…``, ``averaged.…`` and ``optimizer.…``.
 
     Raises:
-        SlotIDError: unreadable.
+        SlotIDError: unreadable, not what was written, or of a Slot-ID that kept no hash.
     """
+    wanted = _told(checkpoint)[_TENSORS_HASH]
     try:
-        return load_file(checkpoint / _TENSORS)
+        tensors = load_file(checkpoint / _TENSORS)
     except (OSError, SafetensorError) as error:
         raise _damaged(checkpoint, error) from error
+    if content_hash(tensors) != wanted:
+        raise _damaged(checkpoint, f"{_TENSORS} is not what was written: the hash differs")
+    return tensors
+
+
+def _told(checkpoint: Path) -> dict[str, Any]:
+    try:
+        told = json.loads((checkpoint / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(checkpoint, error) from error
+    if not isinstance(told, dict):
+        raise _damaged(checkpoint, f"{_FACTS} holds {type(told).__name__}")
+    if _HASH not in told:
+        raise SlotIDError(
+            f"The checkpoint {checkpoint} has no hash to check it by: an older Slot-ID wrote it. Give another "
+            "run.folder to begin anew, or use the Slot-ID that wrote it."
+        )
+    if told.pop(_HASH) != content_hash({}, told):
+        raise _damaged(checkpoint, f"{_FACTS} is not what was written: the hash differs")
+    return told
 
 
 def restore(checkpoint: Path, state: State) -> None:
     """Bring weights, averages and optimizer to where the checkpoint was.
 
     Raises:
-        SlotIDError: damaged, or of other weights.
+        SlotIDError: damaged, or of other weights or another optimizer. Nothing was changed then.
     """
     tensors = read_tensors(checkpoint)
-    expected = {f"weights.{name}" for name in state.trainable} | {f"averaged.{n}" for n in state.averaged.tensors}
-    got = {name for name in tensors if not name.startswith("optimizer.")}
-    if expected != got:
-        odd = sorted(expected ^ got)
-        raise SlotIDError(
-            f"{checkpoint} does not fit these settings: {len(odd)} tensors differ, the first is {odd[0]}. Start "
-            "another run.folder, or go back to the settings that the checkpoint was made with."
-        )
+    _check_fits(checkpoint, tensors, state)
+    if not all_finite(tensors):
+        raise _damaged(checkpoint, "it holds NaN or infinity: the run that wrote it had gone wrong")
+    step = read_facts(checkpoint)["step"]
     with torch.no_grad():
         for name, parameter in state.trainable.items():
             parameter.copy_(tensors[f"weights.{name}"])
         for name, average in state.averaged.tensors.items():
             average.copy_(tensors[f"averaged.{name}"])
     _restore_optimizer(state, tensors)
-    state.step = int(read_facts(checkpoint)["step"])
+    state.step = step
+
+
+def _check_fits(checkpoint: Path, tensors: Mapping[str, Tensor], state: State) -> None:
+    """Every tensor has its place and every place its tensor, of the same shape."""
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {f"weights.{name}": tuple(p.shape) for name, p in state.trainable.items()}
+    wanted |= {f"averaged.{name}": tuple(average.shape) for name, average in state.averaged.tensors.items()}
+    # An optimizer keeps nothing of what no gradient has reached yet.
+    moved = {name.removeprefix("optimizer.").rpartition("/")[0] for name in got if name.startswith("optimizer.")}
+    for name, parameter in state.trainable.items():
+        if name in moved:
+            kept = kept_shapes(state.optimizer, parameter)
+            wanted |= {f"optimizer.{name}/{key}": shape for key, shape in kept.items()}
+            for key in SCALES:
+                got.pop(f"optimizer.{name}/{key}", None)
+    odd = sorted(name for name in got.keys() | wanted.keys() if got.get(name) != wanted.get(name))
+    if odd:
+        raise SlotIDError(
+            f"{checkpoint} does not fit these settings: {len(odd)} tensors differ, the first is {odd[0]} (got "
+            f"{got.get(odd[0], 'none')}, expected {wanted.get(odd[0], 'none')}). Start another run.folder, or go back "
+            "to the settings that the checkpoint was made with."
+        )
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -166,8 +213,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _damaged(checkpoint: Path, error: Exception) -> SlotIDError:
+def _damaged(checkpoint: Path, why: Exception | str) -> SlotIDError:
     return SlotIDError(
-        f"The checkpoint {checkpoint} can't be read ({error}). Remove that folder: the run then goes on from the one "
+        f"The checkpoint {checkpoint} can't be read ({why}). Remove that folder: the run then goes on from the one "
         "before, which can be exported too."
     )

@@ -13,7 +13,7 @@ from slotid_core.config import SlotIDConfig
 from slotid_core.errors import SlotIDError
 from training.trainer.optim import AveragedWeights, make_optimizer
 from training.trainer.run import shared_settings
-from training.trainer.state import State, checkpoints, save
+from training.trainer.state import State, checkpoints, read_facts, save, sealed
 from training.trainer.weights import (
     LORA_FILE,
     SLOTID_FILE,
@@ -234,9 +234,9 @@ def spoilt(last, tmp_path):
         held = load_file(folder / "state.safetensors")
         tensors(held)
         save_file(held, folder / "state.safetensors")
-        told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        told = read_facts(last)
         facts(told)
-        (folder / "state.json").write_text(json.dumps(told), encoding="utf-8")
+        (folder / "state.json").write_text(json.dumps(sealed(told, held)), encoding="utf-8")
         return folder
 
     return make
