@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from slotid_core.config import SlotIDConfig
 from slotid_core.errors import SlotIDError
-from training.yaml_text import parse_yaml
+from training.yaml_text import parse_yaml, read_yaml
 
 
 class Part(BaseModel):
@@ -286,7 +286,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     if not path.is_file():
         shipped = sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml"))
         raise SlotIDError(f"There is no settings file {path}. Shipped in training/configs: {', '.join(shipped)}.")
-    data = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise SlotIDError(f"{path.name} holds {type(data).__name__}, expected sections such as run, model and data.")
     for override in overrides:
