@@ -230,21 +230,36 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     if not path.is_file():
         begun = "is not finished" if (folder / SETTINGS).is_file() else "is not there"
         raise SlotIDError(f"The cache {folder} {begun}. Make it with: python training/prepare.py CONFIG")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content = json.loads(text)
         version = content.pop("version")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = _manifest(content) if version == VERSION else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SlotIDError(
-            f"{path} is damaged ({error}). Delete it and run prepare.py again: shards are kept."
+            f"{path} is damaged ({error!r}). Delete it and run prepare.py again: shards are kept."
         ) from error
-    if version != VERSION:
+    if manifest is None:
         raise SlotIDError(
             f"{path} has version {version}, expected {VERSION}. Give another data.cache and prepare anew."
         )
+    return manifest, text
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    """Raises a LookupError, TypeError, ValueError or AttributeError where the content is not that of a manifest."""
     entries = tuple(_entry(entry) for entry in content.pop("entries"))
     rejects = tuple(Reject(**reject) for reject in content.pop("rejects"))
-    return Manifest(entries=entries, rejects=rejects, **content), text
+    manifest = Manifest(entries=entries, rejects=rejects, **content)
+    if not entries:
+        raise ValueError("it names no clips")
+    for part in (manifest.settings, manifest.facts["models"], *(entry.sha256 for entry in entries)):
+        part.keys()
+    for shard in manifest.shards.values():
+        _ = shard["key"], shard["bytes"]
+    if astray := {entry.shard for entry in entries} - manifest.shards.keys():
+        raise ValueError(f"it has no shard {min(astray)}")
+    return manifest
 
 
 def _entry(data: dict[str, Any]) -> Entry:

@@ -17,6 +17,9 @@ class FileHashes:
 
     Args:
         folder: the cache's.
+
+    Raises:
+        SlotIDError: what was remembered is damaged.
     """
 
     def __init__(self, folder: Path):
@@ -25,7 +28,10 @@ class FileHashes:
         if self._path.is_file():
             try:
                 self._known = json.loads(self._path.read_text(encoding="utf-8"))
-            except ValueError as error:
+                for path, (_size, _time, digest) in self._known.items():
+                    if not isinstance(digest, str):
+                        raise ValueError(f"of {path} it says {digest!r}")
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise SlotIDError(
                     f"{self._path} is damaged ({error}). Delete it; files are then read again."
                 ) from error

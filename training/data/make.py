@@ -137,11 +137,12 @@ def _claim(folder: Path, shaped_by: dict[str, Any]) -> None:
     if path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            check_settings(folder, stored["settings"], shaped_by["settings"])
-            check_settings(folder, {"face backend": stored["faces"]}, {"face backend": shaped_by["faces"]})
-            check_models(folder, stored["models"], shaped_by["models"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise SlotIDError(f"{path} is damaged ({error}). Delete the folder to make the cache anew.") from error
+            settings, models, faces = dict(stored["settings"]), dict(stored["models"]), stored["faces"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise SlotIDError(f"{path} is damaged ({error!r}). Delete the folder to make the cache anew.") from error
+        check_settings(folder, settings, shaped_by["settings"])
+        check_settings(folder, {"face backend": faces}, {"face backend": shaped_by["faces"]})
+        check_models(folder, models, shaped_by["models"])
     elif (folder / SHARDS).exists():
         raise SlotIDError(f"{folder} has shards and no {SETTINGS}. Give another data.cache, or delete the folder.")
     else:

@@ -86,10 +86,10 @@ def model_hashes(settings: Settings, hashes: FileHashes, *, must_be_there: bool 
 def check_models(folder: Path, stored: dict[str, str], wanted: dict[str, str | None]) -> None:
     """Raises a SlotIDError where a model is another than the cache was made with."""
     for name, digest in wanted.items():
-        if digest is not None and digest != stored[name]:
+        if digest is not None and digest != (before := stored.get(name)):
             raise SlotIDError(
-                f"The cache {folder} was made with another {name} (SHA-256 {stored[name]:.12}, now {digest:.12}). Set "
-                "it back, or give another data.cache."
+                f"The cache {folder} was made with another {name} (SHA-256 {before!s:.12}, now {digest:.12}). Set it "
+                "back, or give another data.cache."
             )
 
 

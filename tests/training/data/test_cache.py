@@ -13,6 +13,7 @@ from slotid_core.errors import SlotIDError
 from training.data import hashes as hashing
 from training.data.cache import open_cache
 from training.data.clip import prepare_clip
+from training.data.make import make_cache
 from training.data.shard_file import shard_key
 from training.data.shards import ShardJob, finished_shard
 from training.data.sources import SourceVideo
@@ -190,6 +191,78 @@ def test_a_damaged_manifest(copied):
     path.write_text(json.dumps({"version": 99}))
     with pytest.raises(SlotIDError, match="version 99"):
         open_cache(settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("entries"),
+        lambda content: content.pop("facts"),
+        lambda content: content["facts"].pop("models"),
+        lambda content: content["entries"][0].pop("id"),
+        lambda content: content["entries"][0].update(sha256=3),
+        lambda content: content["shards"].pop("shard-00000.safetensors"),
+        lambda content: content["shards"]["shard-00000.safetensors"].pop("key"),
+        lambda content: content.update(more=1),
+        lambda content: content.update(entries=[]),
+        lambda content: content.update(entries=[1]),
+        lambda content: content.update(entries=None),
+        lambda content: content.update(rejects=[{"id": "a"}]),
+        lambda content: content.update(rejects=[{"id": "a", "reason": "b", "detail": 3}]),
+        lambda content: content.update(settings=[]),
+        lambda content: content.update(shards=[]),
+    ],
+    ids=range(15),
+)
+def test_a_manifest_that_lacks_something(copied, change):
+    settings = copied()
+    path = settings.data.cache / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SlotIDError, match="manifest.json is damaged .* run prepare.py again"):
+        open_cache(settings)
+
+
+NO_FACTS = [b"\xff", b"[1]", b"3", b"null", b'"x"', b"{", b"[" * 5000]
+
+
+@pytest.mark.parametrize("content", NO_FACTS, ids=range(len(NO_FACTS)))
+def test_files_that_hold_no_facts(copied, make_bench, content):
+    settings = copied()
+    bench = make_bench(settings)
+    for name, advice, read in (
+        ("manifest.json", "run prepare.py again", lambda: open_cache(settings)),
+        ("hashes.json", "Delete it; files are then read again", lambda: open_cache(settings)),
+        ("settings.json", "Delete the folder", lambda: make_cache(settings, bench=bench, say=print)),
+    ):
+        path = settings.data.cache / name
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(SlotIDError, match=f"{name} is damaged .*{advice}"):
+            read()
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "known", [{"a": 1}, {"a": [1, 2]}, {"a": [1, 2, 3]}, {"a": [1, 2, "x", 4]}, {"a": None}], ids=str
+)
+def test_memories_that_are_none(copied, known):
+    settings = copied()
+    (settings.data.cache / "hashes.json").write_text(json.dumps(known))
+    with pytest.raises(SlotIDError, match="hashes.json is damaged"):
+        open_cache(settings)
+
+
+@pytest.mark.parametrize("lacks", ["settings", "models", "faces"])
+def test_a_folder_that_does_not_say_whose_it_is(copied, make_bench, lacks):
+    settings = copied()
+    path = settings.data.cache / "settings.json"
+    stored = json.loads(path.read_text())
+    for content in ({**stored, lacks: 3}, {name: value for name, value in stored.items() if name != lacks}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(SlotIDError, match="settings.json is damaged|face backend was 3"):
+            make_cache(settings, bench=make_bench(settings), say=print)
 
 
 def test_what_was_read_once_is_remembered(copied, monkeypatch):
