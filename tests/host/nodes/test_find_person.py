@@ -141,6 +141,11 @@ def test_what_does_not_go_together_is_an_error(run, loaded, core):
         run("SlotIDFindPerson", frames=loaded.frames, faces="mediapipe", size=SIZE)
 
 
+def test_no_frames_are_an_error(run, core):
+    with pytest.raises(core.errors.SlotIDError, match="Got no frames to find a person in"):
+        run("SlotIDFindPerson", frames=torch.zeros(0, 64, 64, 3))
+
+
 @pytest.mark.parametrize("faces", [1, 2])
 def test_landmarks_of_one_face_a_frame_are_said_to_be(nodes, faces):
     """ComfyUI's landmark node gives one unless told otherwise, so a second person is never seen."""

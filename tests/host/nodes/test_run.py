@@ -140,6 +140,15 @@ def test_weights_are_listed_and_described(run, nodes, slotid_model):
     assert slotid_model.sha256[:12] in text and "NO IDENTITY" not in text
 
 
+@pytest.mark.parametrize("steps", ["500", None, [1], 2.5])
+def test_weights_whose_facts_are_of_another_kind_load_all_the_same(run, folders, core, slotid_model, steps):
+    """Facts are anybody's words; what counts is checked."""
+    path = folders.slotid / "odd.safetensors"
+    core.checkpoint.save_weights(path, replace(slotid_model, facts={"trained_steps": steps, "validation": steps}))
+    assert "updates" not in run("SlotIDLoadModel", model_name="odd.safetensors").ui["text"][0]
+    path.unlink()
+
+
 def test_an_identity_is_made_and_described(encoded, slotid_model, portrait):
     identity = encoded.identity
     assert identity.weights_hash == slotid_model.sha256

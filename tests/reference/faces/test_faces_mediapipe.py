@@ -53,6 +53,14 @@ def test_pose_expression_and_box_are_those_of_the_68_points():
     assert (face.landmarks_68x2 == expected.landmarks_68x2).all()
 
 
+@pytest.mark.parametrize("middle", [(-200.0, 90.0), (600.0, 90.0), (160.0, -200.0), (160.0, 500.0)])
+def test_a_face_that_has_left_the_frame_is_none(middle):
+    """The detector follows faces a while; nothing can be cut out there."""
+    inside, outside = face_dict(projected(0)), face_dict(projected(0, middle=middle))
+    backend = MediaPipeFaces(payload([outside], [inside, outside]), frames=2)
+    assert backend.detect(FRAME, 0) == [] and len(backend.detect(FRAME, 1)) == 1
+
+
 def test_the_gaze_is_that_of_the_head_and_of_the_eyes_in_it():
     """Left is the person's own: an eye that looks out on the left looks to the right edge of the picture."""
     names = [f"eyeLook{way}{side}" for way in ("In", "Out", "Up", "Down") for side in ("Left", "Right")]
