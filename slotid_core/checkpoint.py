@@ -16,7 +16,7 @@ from .config import SlotIDConfig
 from .errors import SlotIDError
 from .lora import LoraWeights
 from .model import SlotID
-from .safe_file import SafeFile, content_hash, write
+from .safe_file import SafeFile, check_finite, content_hash, write
 
 KIND = "weights"
 FORMAT_VERSION = 1
@@ -71,10 +71,13 @@ def save_weights(path: Path, weights: SlotIDWeights) -> None:
     """Write atomically.
 
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, or the folder can't be written.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or a number is NaN or
+            infinite.
     """
     info = {"config": weights.model.config.to_dict(), "facts": dict(weights.facts)}
-    write(path, KIND, FORMAT_VERSION, _to_tensors(weights.model, weights.lora), info)
+    tensors = _to_tensors(weights.model, weights.lora)
+    check_finite(path, tensors)
+    write(path, KIND, FORMAT_VERSION, tensors, info)
 
 
 def load_weights(path: Path) -> SlotIDWeights:

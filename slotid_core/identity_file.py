@@ -16,7 +16,7 @@ import torch
 
 from .errors import SlotIDError
 from .reference.coverage import Coverage
-from .safe_file import SUFFIX, NameTakenError, SafeFile, write
+from .safe_file import SUFFIX, NameTakenError, SafeFile, check_finite, write
 from .types import FaceEmbedding, Identity, IdentityEmbedding
 
 KIND = "identity"
@@ -58,6 +58,7 @@ def save_identity(path: Path, identity: Identity, *, replace: bool = True) -> No
     if identity.notes:
         info[_NOTES] = list(check_notes(identity.notes))
     info |= {name: text for name in _TEXTS if (text := getattr(identity, name))}
+    check_finite(path, tensors)
     write(path, KIND, FORMAT_VERSION, tensors, info, replace=replace)
 
 

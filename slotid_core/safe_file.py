@@ -51,7 +51,7 @@ def write(
     Raises:
         NameTakenError: there is one, and it may not. Of several processes that write at once, one gets the name.
         SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, ``info`` is so long that
-            it could not be read again, or a number is NaN or infinite.
+            it could not be read again.
     """
     if path.suffix != SUFFIX:
         raise SlotIDError(f"Got the file name {path.name!r}, expected one that ends in {SUFFIX}.")
@@ -59,9 +59,6 @@ def write(
     if len(document) > _MAX_JSON:
         raise SlotIDError(f"The facts for {path.name} take {len(document)} characters, at most {_MAX_JSON} are kept.")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    for name, tensor in plain.items():
-        if not bool(tensor.isfinite().all()):
-            raise SlotIDError(f"{name} holds NaN or infinity, so {path.name} was not written. What made it went wrong.")
     content = _ordered(save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)}))
     # Not mkstemp: its files stay unreadable for every other user, a server's account among them.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}.tmp")
@@ -79,6 +76,17 @@ def write(
     finally:
         with contextlib.suppress(OSError):  # it is gone when the rename went through, or was never made
             temporary.unlink()
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """What :meth:`SafeFile.read` would refuse is not worth the file that is there.
+
+    Raises:
+        SlotIDError: a number is NaN or infinite.
+    """
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise SlotIDError(f"{name} holds NaN or infinity, so {path.name} was not written. What made it went wrong.")
 
 
 def _take(path: Path) -> None:
