@@ -58,6 +58,21 @@ def test_lora_loader(both_ways, lora_name):
     assert shown.counts == [(4, 4, 8)]
 
 
+def test_lora_hooks(shows_the_person, run, sample_with, tiny, t2v, prompts, lora_name):
+    """A LoRA on the prompts instead of on the model, on layers that Slot-ID's changes too."""
+    import nodes
+    from comfy.hooks import set_hooks_for_conditioning
+    from comfy_extras.nodes_hooks import CreateHookLoraModelOnly
+
+    (hooks,) = CreateHookLoraModelOnly().create_hook_model_only(lora_name, 1.0)
+    hooked = [set_hooks_for_conditioning(prompts[name], hooks) for name in ("positive", "negative")]
+    shown = shows_the_person(lambda patch: tiny.ksampler(patch(t2v), *hooked, tiny.video_latent()))
+    loader = nodes.LoraLoaderModelOnly()
+    loaded = sample_with(before=lambda model: loader.load_lora_model_only(model, lora_name, 1.0)[0])
+    assert tiny.relative(run(loaded).latents, shown.latents) < 1e-5
+    assert tiny.relative(run(sample_with()).latents, shown.latents) > 1e-4, "the hooks do nothing"
+
+
 def test_model_sampling_shift(both_ways, run, sample_with, tiny):
     from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
