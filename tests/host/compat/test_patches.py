@@ -60,9 +60,10 @@ def test_lora_loader(both_ways, lora_name):
 
 def test_lora_hooks(shows_the_person, run, sample_with, tiny, t2v, prompts, lora_name):
     """A LoRA on the prompts instead of on the model, on layers that Slot-ID's changes too."""
-    import nodes
     from comfy.hooks import set_hooks_for_conditioning
     from comfy_extras.nodes_hooks import CreateHookLoraModelOnly
+
+    import nodes
 
     (hooks,) = CreateHookLoraModelOnly().create_hook_model_only(lora_name, 1.0)
     hooked = [set_hooks_for_conditioning(prompts[name], hooks) for name in ("positive", "negative")]

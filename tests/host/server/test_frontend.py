@@ -344,3 +344,41 @@ def test_the_demo_runs_with_an_uploaded_clip(page, server, repo_root, tmp_path):
     page.wait_for(f"JSON.parse({VIDEO}).some(([source, width]) => source.includes('SlotID_demo') && width === 64)")
     page.keep("demo_run")
     assert page.complaints(server.pack) == []
+
+
+NOTE = """agreed <img src=x onerror="window.ran = true"> by <ann@x.org> & others"""
+
+
+def test_what_a_note_says_is_shown_and_not_run(page, server):
+    """Identity files come from anywhere, and the frontend takes a node's text for HTML."""
+    import torch
+
+    from slotid_core.identity_file import save_identity
+    from slotid_core.types import Identity, IdentityEmbedding
+
+    tokens, globals_ = torch.zeros(1, 2, 4), torch.zeros(1, 3)
+    identity = Identity(
+        IdentityEmbedding(tokens, tokens.clone(), globals_, globals_.clone()), weights_hash="0" * 64, clip_hash="1" * 64,
+        portrait_hash="2" * 64, thumbnail_HWC=torch.zeros(8, 8, 3, dtype=torch.uint8), notes=(NOTE,),
+    )  # fmt: skip
+    save_identity(server.base / "models" / "slotid" / "identities" / "somebodys.safetensors", identity)
+    page.evaluate("""(() => {
+        window.app.graph.clear()
+        const [load, save] = ["SlotIDLoadIdentity", "SlotIDSaveIdentity"].map((type) => {
+            const node = window.LiteGraph.createNode(type)
+            window.app.graph.add(node)
+            return node
+        })
+        save.pos = [load.pos[0] + 500, load.pos[1]]
+        load.widgets.find((widget) => widget.name === "identity_name").value = "somebodys.safetensors"
+        load.connect(0, save, 0)
+    })()""")
+    page.evaluate(LISTEN)
+    page.click_on("Run")
+    page.wait_for("window.seen.some(([name]) => name.startsWith('execution_'))")
+    seen = json.loads(page.evaluate("JSON.stringify(window.seen)"))
+    assert seen[-1][0] == "execution_success", seen[-1]
+    page.show_graph()
+    page.wait_for(f"document.body.textContent.includes({json.dumps(NOTE)})")
+    page.keep("note")
+    assert page.evaluate("window.ran === undefined && !document.querySelector('img[src=x]')")
