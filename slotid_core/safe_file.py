@@ -43,7 +43,7 @@ def write(
 ) -> None:
     """Write atomically: a temporary file beside ``path``, flushed to disk, then renamed over it.
 
-    A crash at any moment leaves the old file or the new one, whole.
+    A crash at any moment leaves the old file or the new one, whole; where none may be replaced, an empty one at worst.
 
     Args:
         replace: whether a file of that name may be written over.
@@ -68,9 +68,15 @@ def write(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if not replace:
+        if replace:
+            os.replace(temporary, path)
+        else:
             _take(path)
-        os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                path.unlink()
+                raise
     except OSError as error:
         raise SlotIDError(f"Can't write {path.name} into {path.parent}: {error.strerror}.") from error
     finally:

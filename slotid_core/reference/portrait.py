@@ -17,6 +17,8 @@ LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 # A pixel of a soft mask belongs to the person from here on, when the person's extent is measured.
 PERSON = 0.5
+# How far beyond 0 and 1 a mask may be: whoever resizes one overshoots by rounding.
+_ROUNDED = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +123,12 @@ def as_masks(mask: Tensor, count: int, height: int, width: int) -> Tensor:
             f"Got {masks_MHW.shape[0]} masks for {count} frames, expected 1 for all or {count}, one for each."
         )
     # NaN is neither below 0 nor above 1, and fails here.
-    if not masks_MHW.is_floating_point() or not (masks_MHW.min() >= 0 and masks_MHW.max() <= 1):
+    if not masks_MHW.is_floating_point() or not (masks_MHW.min() >= -_ROUNDED and masks_MHW.max() <= 1 + _ROUNDED):
         raise SlotIDError(
             f"Got a mask of {masks_MHW.dtype} from {masks_MHW.min()} to {masks_MHW.max()}, expected floats from 0 "
             "(background) to 1 (person)."
         )
-    return masks_MHW.float()
+    return masks_MHW.float().clamp(0, 1)
 
 
 def _sharpness(picture_hwC: Tensor, weight_hw: Tensor) -> float:

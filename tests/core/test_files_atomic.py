@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from slotid_core.errors import SlotIDError
-from slotid_core.safe_file import SafeFile, write
+from slotid_core.safe_file import NameTakenError, SafeFile, write
 
 SIZE = 1_000_000  # floats: 4 MB, many blocks of any disk
 
@@ -54,6 +54,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(call, error, ex
         assert "w.safetensors" in str(caught.value) and "No space left on device" in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     assert read_version(path) == 1
+
+
+def test_a_name_that_could_be_taken_and_not_written_is_free_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", raise_this(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(SlotIDError, match="Input/output error"):
+        write(tmp_path / "w.safetensors", "weights", 1, {"x": torch.zeros(1)}, {}, replace=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_not_written_over(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write_version(path, 1)
+    with pytest.raises(NameTakenError, match="There is a file w.safetensors"):
+        write(path, "weights", 1, {"x": torch.zeros(1)}, {}, replace=False)
+    assert read_version(path) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path):

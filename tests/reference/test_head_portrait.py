@@ -105,6 +105,15 @@ def test_one_mask_serves_every_frame():
         assert portrait.image_HWC[:, -1].min() > WHITE > portrait.image_HWC[32, 32].max()
 
 
+def test_a_mask_that_was_rounded_is_taken():
+    frames_FHWC, analysis = _clip(CENTRE)
+    images = [
+        head_portraits(frames_FHWC, analysis, masks_FHW=torch.full((1, HEIGHT, WIDTH), value), size=64)[0].image_HWC
+        for value in (1.0, 1.0002)
+    ]
+    assert torch.equal(*images)
+
+
 def _without_the_face() -> torch.Tensor:
     mask_FHW = torch.ones(1, HEIGHT, WIDTH)
     mask_FHW[:, 80:170, 110:210] = 0
