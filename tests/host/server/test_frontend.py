@@ -359,7 +359,8 @@ def test_what_a_note_says_is_shown_and_not_run(page, server):
     tokens, globals_ = torch.zeros(1, 2, 4), torch.zeros(1, 3)
     identity = Identity(
         IdentityEmbedding(tokens, tokens.clone(), globals_, globals_.clone()), weights_hash="0" * 64,
-        clip_hash="1" * 64, portrait_hash="2" * 64, thumbnail_HWC=torch.zeros(8, 8, 3, dtype=torch.uint8), notes=(NOTE,),
+        clip_hash="1" * 64, portrait_hash="2" * 64, notes=(NOTE,),
+        thumbnail_HWC=torch.zeros(8, 8, 3, dtype=torch.uint8),
     )  # fmt: skip
     save_identity(server.base / "models" / "slotid" / "identities" / "somebodys.safetensors", identity)
     page.evaluate("""(() => {
