@@ -172,13 +172,20 @@ def _check_fits(checkpoint: Path, tensors: Mapping[str, Tensor], state: State) -
             wanted |= {f"optimizer.{name}/{key}": shape for key, shape in kept.items()}
             for key in SCALES:
                 got.pop(f"optimizer.{name}/{key}", None)
-    odd = sorted(name for name in got.keys() | wanted.keys() if got.get(name) != wanted.get(name))
-    if odd:
+    if odd := differences(got, wanted):
         raise SlotIDError(
-            f"{checkpoint} does not fit these settings: {len(odd)} tensors differ, the first is {odd[0]} (got "
-            f"{got.get(odd[0], 'none')}, expected {wanted.get(odd[0], 'none')}). Start another run.folder, or go back "
-            "to the settings that the checkpoint was made with."
+            f"{checkpoint} does not fit these settings: {odd}. Start another run.folder, or go back to the settings "
+            "that the checkpoint was made with."
         )
+
+
+def differences(got: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """In words, how many tensors are missing, left over or of another shape, and the first of them; empty if none."""
+    odd = sorted(name for name in got.keys() | wanted.keys() if got.get(name) != wanted.get(name))
+    if not odd:
+        return ""
+    first = f"{odd[0]} (got {got.get(odd[0], 'none')}, expected {wanted.get(odd[0], 'none')})"
+    return f"{len(odd)} tensors differ, the first is {first}"
 
 
 def _tensors(state: State) -> dict[str, Tensor]:

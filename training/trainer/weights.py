@@ -24,7 +24,7 @@ from slotid_core.model import SlotID
 from training.atomic import atomic
 from training.settings import ModelSettings
 from training.trainer.adapter import Adapter, unused_parts
-from training.trainer.state import State, checkpoints, read_facts, read_tensors
+from training.trainer.state import State, checkpoints, differences, read_facts, read_tensors
 from training.wan_keys import transformer_to_diffusers, transformer_to_original
 
 SLOTID_FILE, LORA_FILE = "slotid.safetensors", "slotid_lora.safetensors"
@@ -161,12 +161,10 @@ def _check_is_checkpoint(folder: Path) -> None:
 def _check_fits(checkpoint: Path, got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Nothing is left as it was before training because the checkpoint lacks it."""
     shapes, wanted = ({name: tuple(t.shape) for name, t in part.items()} for part in (got, expected))
-    odd = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
-    if odd:
+    if odd := differences(shapes, wanted):
         raise SlotIDError(
-            f"{checkpoint} does not hold the weights that its settings describe: {len(odd)} tensors differ, the first "
-            f"is {odd[0]} (got {shapes.get(odd[0], 'none')}, expected {wanted.get(odd[0], 'none')}). Take another "
-            "checkpoint of this run."
+            f"{checkpoint} does not hold the weights that its settings describe: {odd}. Take another checkpoint of "
+            "this run."
         )
 
 
