@@ -30,12 +30,16 @@ from training.wan_keys import vae_to_original
 from training.world.models.device import best_device, half
 from training.world.models.files import write_model
 from training.world.models.optimizer import MatrixOptimizer
+from training.world.models.whole import WholeClips
 from training.world.pictures import FRAMES, SIZE, read_pictures
 
 BASE_DIM = 16
 """Wan's is 96."""
 _NOISE = 0.05
 """Added to latents in training, in units of their spread: neighbouring latents have to decode alike."""
+_FACE_COUNTS, _FACE_AT, _FACE_SPREAD = 4.0, (0.45, 0.5), 0.2
+"""So many times as much as the rim do errors in the middle of a picture count, where faces are: height and width of the
+middle, and how far it spreads, in shares of the picture. The mean of all weights is 1."""
 _FINE_FROM = 0.4
 """Share of the time after which the residual branches at full and half size learn too, on whole pictures. They take
 most of the arithmetic and give the least."""
@@ -99,11 +103,21 @@ def _crops(clips_NFHW3: Tensor, random: np.random.RandomState, count: int, frame
     return torch.stack(crops).float() / 127.5 - 1
 
 
+def _face_weights(side: int) -> Tensor:
+    """``[H, W]`` of a whole picture."""
+    at = (torch.arange(side) + 0.5) / side
+    y_H, x_W = (torch.exp(-0.5 * ((at - middle) / _FACE_SPREAD) ** 2) for middle in _FACE_AT)
+    weights_HW = 1 + (_FACE_COUNTS - 1) * y_H[:, None] * x_W
+    return weights_HW / weights_HW.mean()
+
+
 def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, start: Path | None) -> None:
     """Learn for so many minutes, from so many whole clips in an update."""
-    random, noise, device = np.random.RandomState(seed), torch.Generator().manual_seed(seed), best_device()
+    random, device = np.random.RandomState(seed), best_device()
+    noise = torch.Generator(device).manual_seed(seed)
     vae = new_vae(seed) if start is None else load_vae(start)
     vae.train().requires_grad_(True).to(device)
+    whole, faces_HW = WholeClips(vae), _face_weights(SIZE).to(device)
     files = sorted((pictures / "train").glob("*.safetensors"))
     clips_NFHW3, portraits_N1HW3 = (pictures_NFHW3.to(device) for pictures_NFHW3 in _read(files))
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
@@ -112,13 +126,14 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
 
     def learn(wanted: Tensor, weight: float) -> float:
         with half(device):
-            latents = vae.encode(wanted).latent_dist.mean
+            latents = whole.encode(wanted)
             spread = latents.detach().float().std()
-            blur = torch.randn(latents.shape, generator=noise).to(device)
-            decoded = vae.decode(latents + _NOISE * spread * blur).sample
+            blur = torch.randn(latents.shape, generator=noise, device=device)
+            decoded = whole.decode(latents + _NOISE * spread * blur)
         error = decoded.float() - wanted
+        counts = faces_HW if wanted.shape[-1] == SIZE else 1  # crops show anything
         # Squares bring colours and large shapes in first; absolute errors then keep edges.
-        loss = error.square().mean() + 0.1 * error.abs().mean()
+        loss = (counts * (error.square() + 0.1 * error.abs())).mean()
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         (weight * loss).backward()
