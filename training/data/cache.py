@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
@@ -32,7 +31,15 @@ from training.data.origin import (
     shaping_settings,
     split_settings,
 )
-from training.data.shard_file import check_content, damaged_shard, open_shard, shard_key, tensor_hash, tensor_name
+from training.data.shard_file import (
+    Shard,
+    check_content,
+    damaged_shard,
+    open_shard,
+    shard_key,
+    tensor_hash,
+    tensor_name,
+)
 from training.data.sources import Reject, printable
 from training.settings import Settings
 
@@ -133,6 +140,7 @@ class Cache:
     def __init__(self, folder: Path, manifest: Manifest, key: str):
         self.folder, self.key = folder, key
         self.entries, self.rejects, self.facts = manifest.entries, manifest.rejects, manifest.facts
+        self._shards: dict[str, Shard] = {}
 
     @cached_property
     def empty_text_LE(self) -> Tensor:
@@ -174,18 +182,13 @@ class Cache:
         return self._read(entry, (f"reference.{variant}",))[0]
 
     def _read(self, entry: Entry, names: tuple[str, ...]) -> list[Tensor]:
-        path = self.folder / SHARDS / entry.shard
-        tensors = []
-        with open_shard(path) as file:
-            for name in names:
-                try:
-                    # A copy: the library's own tensors are windows into the file.
-                    tensor = file.get_tensor(tensor_name(entry.index, name)).clone()
-                except SafetensorError as error:
-                    raise damaged_shard(path, str(error)) from error
-                if tensor_hash(tensor) != entry.sha256[name]:
-                    raise damaged_shard(path, f"{name} of {entry.id} is not what was written")
-                tensors.append(tensor)
+        if entry.shard not in self._shards:
+            self._shards[entry.shard] = Shard(self.folder / SHARDS / entry.shard)
+        tensors = self._shards[entry.shard].read([tensor_name(entry.index, name) for name in names])
+        for name, tensor in zip(names, tensors, strict=True):
+            if tensor_hash(tensor) != entry.sha256[name]:
+                path = self.folder / SHARDS / entry.shard
+                raise damaged_shard(path, f"{name} of {entry.id} is not what was written")
         return tensors
 
 
