@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from slotid_core.errors import SlotIDError
 from training.reproduce import SHIPPED
 from training.world.models import probe as probing
 from training.world.models.clips import round_trips
-from training.world.models.faces import learn_faces
+from training.world.models.faces import augmented, learn_faces, moved
 from training.world.models.files import read_facts, weights_id, write_model
-from training.world.models.probe import Probe, measure
-from training.world.models.states import undrawn
+from training.world.models.probe import TRAITS, Probe, measure
+from training.world.models.states import STATE, mirrored_states, undrawn
 from training.world.pictures import draw_missing, people
+from training.world.scenario import SLOTS
 
 
 def clips_of(people: int, seed: int) -> torch.Tensor:
@@ -44,6 +46,54 @@ def test_faces_are_learned_without_touching_anything_else():
     changed = {name for name, value in probe.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("face.")}
     assert auc(probe, clips) > 0.9
+
+
+def test_a_batch_is_moved_as_its_clips_would_be_one_by_one():
+    random = np.random.RandomState(0)
+    clips_BFHW3 = torch.from_numpy(random.randint(256, size=(51, 3, 10, 12, 3), dtype=np.uint8))
+    grid = [(y, x) for y in range(-3, 4) for x in range(-3, 4)] + [(0, 0), (3, -3)]
+    brightness_B, mirrored_B = random.uniform(0.9, 1.1, size=51), random.uniform(size=51) < 0.5
+    seen_BFHW3 = moved(clips_BFHW3, np.array(grid), brightness_B, mirrored_B)
+    for clip, (dy, dx), brightness, mirrored, seen in zip(
+        clips_BFHW3, grid, brightness_B, mirrored_B, seen_BFHW3, strict=True
+    ):
+        pictures = (clip.flip(2) if mirrored else clip).permute(0, 3, 1, 2).float() / 255
+        padded = functional.pad(pictures, (3, 3, 3, 3), mode="replicate")
+        cut = padded[:, :, 3 + dy : 13 + dy, 3 + dx : 15 + dx].permute(0, 2, 3, 1)
+        assert torch.equal(seen, (cut * brightness).clamp(0, 1))
+
+
+def test_chance_moves_each_clip_apart_and_all_of_its_frames_alike():
+    clip_FHW3 = torch.from_numpy(np.random.RandomState(0).randint(256, size=(10, 12, 3), dtype=np.uint8)).repeat(
+        2, 1, 1, 1
+    )
+    clips_BFHW3 = clip_FHW3.repeat(40, 1, 1, 1, 1)
+    seen_BFHW3 = augmented(clips_BFHW3, np.random.RandomState(1))
+    assert seen_BFHW3.shape == clips_BFHW3.shape and seen_BFHW3.dtype == torch.float32
+    assert torch.equal(seen_BFHW3[:, 0], seen_BFHW3[:, 1])
+    assert len({tuple(row) for row in seen_BFHW3.flatten(1).tolist()}) == 40
+    assert torch.equal(seen_BFHW3, augmented(clips_BFHW3, np.random.RandomState(1), np.zeros(40, bool)))
+
+
+def test_what_is_true_of_a_clip_in_a_mirror():
+    random = np.random.RandomState(0)
+    said = [{slot: int(random.randint(len(known))) for slot, known in SLOTS.items()} for _ in range(60)]
+    traits_NI, states_NFS = torch.rand(60, len(TRAITS)), torch.randn(60, 17, len(STATE))
+    truth = probing._Truth.of(traits_NI, said, states_NFS, torch.device("cpu"))
+    clip_B, mirrored_B = random.randint(60, size=200), random.uniform(size=200) < 0.5
+    index_B, traits_BI, words_BK, states_BFS = truth.at(mirrored_B, clip_B)
+    assert index_B.tolist() == clip_B.tolist()
+    for row, (i, mirrored) in enumerate(zip(clip_B, mirrored_B, strict=True)):
+        traits_I, words, states_FS = traits_NI[i].clone(), dict(said[i]), states_NFS[i]
+        if mirrored:
+            for name in ("mark", "smile_lead"):
+                traits_I[TRAITS.index(name)] = 1 - traits_I[TRAITS.index(name)]
+            for slot, a, b in (("action", "rightwards", "leftwards"), ("light", "from the left", "from the right")):
+                value = SLOTS[slot][words[slot]]
+                words[slot] = SLOTS[slot].index(value.replace(a, b) if a in value else value.replace(b, a))
+            states_FS = mirrored_states(states_FS)
+        assert torch.equal(traits_BI[row], traits_I) and torch.equal(states_BFS[row], states_FS)
+        assert dict(zip(SLOTS, words_BK[row].tolist(), strict=True)) == words
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,29 @@ _MARGIN, _SCALE, _BATCH, _DECAY = 0.2, 16.0, 64, 1.0
 with an AUC of 0.68; so, with 0.93."""
 
 
-def augmented(clip: Tensor, random: np.random.RandomState) -> Tensor:
-    """Moved by up to 3 pixels and a little brighter or darker, float in [0, 1]."""
-    dy, dx = random.randint(-3, 4, size=2)
-    padded = functional.pad(clip.permute(0, 3, 1, 2).float() / 255, (3, 3, 3, 3), mode="replicate")
-    height, width = clip.shape[1:3]
-    moved = padded[:, :, 3 + dy : 3 + dy + height, 3 + dx : 3 + dx + width]
-    return (moved.permute(0, 2, 3, 1) * (1 + 0.1 * (2 * random.uniform() - 1))).clamp(0, 1)
+def augmented(clips_BFHW3: Tensor, random: np.random.RandomState, mirrored_B: np.ndarray | None = None) -> Tensor:
+    """Each moved by up to 3 pixels and a little brighter or darker, float in [0, 1]; see :func:`moved`."""
+    count = len(clips_BFHW3)
+    shift_B2, brightness_B = random.randint(-3, 4, size=(count, 2)), 1 + 0.1 * (2 * random.uniform(size=count) - 1)
+    return moved(clips_BFHW3, shift_B2, brightness_B, np.zeros(count, bool) if mirrored_B is None else mirrored_B)
+
+
+def moved(clips_BFHW3: Tensor, shift_B2: np.ndarray, brightness_B: np.ndarray, mirrored_B: np.ndarray) -> Tensor:
+    """Clips, uint8, in a mirror where so told, then moved by pixels (y, x) with their borders repeated, then so much
+    brighter: float in [0, 1]. A few kernels on the clips' device, whatever the batch."""
+    count, frames, height, width, _ = clips_BFHW3.shape
+    rows_BH = (np.arange(height) + shift_B2[:, :1]).clip(0, height - 1)
+    columns_BW = (np.arange(width) + shift_B2[:, 1:]).clip(0, width - 1)
+    columns_BW = np.where(mirrored_B[:, None], width - 1 - columns_BW, columns_BW)
+    # One way to the device for all that chance said: each is a wait of its own.
+    told_BK = np.concatenate([rows_BH, columns_BW, brightness_B[:, None]], 1, dtype=np.float32)
+    told_BK = torch.from_numpy(told_BK).to(clips_BFHW3.device)
+    rows_BH, columns_BW = told_BK[:, :-1].long().split([height, width], 1)
+    picture_BF = torch.arange(count * frames, device=told_BK.device).view(count, frames)
+    pixel_BFHW = (picture_BF[:, :, None, None] * height + rows_BH[:, None, :, None]) * width + columns_BW[:, None, None]
+    # Of plain rows of three bytes: on a CPU four times as fast as indexing with four tensors.
+    cut_BFHW3 = clips_BFHW3.reshape(-1, 3).index_select(0, pixel_BFHW.flatten()).view(clips_BFHW3.shape).float()
+    return cut_BFHW3.div_(255).mul_(told_BK[:, -1, None, None, None, None]).clamp_(0, 1)
 
 
 def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: float, seed: int) -> None:
@@ -44,9 +60,9 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
         who: person of each clip, uint8 after the VAE. In a mirror a person is somebody else.
     """
     random, device = np.random.RandomState(seed), next(probe.parameters()).device
-    views = [_seen(probe, clips_NFHW3, random, mirrored=mirrored) for mirrored in (False, False, True)]
+    seen_VNFD = torch.stack([_seen(probe, clips_NFHW3, random, mirrored=mirrored) for mirrored in (False, False, True)])
     people = {person: p for p, person in enumerate(sorted(set(who)))}
-    labels_VN = torch.tensor([[people[w] + mirrored * len(people) for w in who] for mirrored in (0, 0, 1)])
+    labels_VN = torch.tensor([[people[w] + mirrored * len(people) for w in who] for mirrored in (0, 0, 1)]).to(device)
     centres_PE = nn.Parameter(torch.randn(2 * len(people), EMBEDDING, device=device))
     optimizer = torch.optim.AdamW([*probe.face.parameters(), centres_PE], lr=1e-3, weight_decay=_DECAY)
     probe.train()
@@ -54,9 +70,9 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
-        view_B, clip_B = random.randint(len(views), size=_BATCH), random.randint(len(who), size=_BATCH)
-        seen_BFD = torch.stack([views[v][n] for v, n in zip(view_B, clip_B, strict=True)]).to(device)
-        own_B = labels_VN[view_B, clip_B].to(device)
+        picked_2B = np.stack([random.randint(len(seen_VNFD), size=_BATCH), random.randint(len(who), size=_BATCH)])
+        view_B, clip_B = torch.from_numpy(picked_2B).to(device)
+        seen_BFD, own_B = seen_VNFD[view_B, clip_B], labels_VN[view_B, clip_B]
         cosines_BP = probe.face_of(seen_BFD) @ functional.normalize(centres_PE, dim=-1).T
         cosines_BP = cosines_BP - _MARGIN * functional.one_hot(own_B, cosines_BP.shape[1])
         functional.cross_entropy(_SCALE * cosines_BP, own_B).backward()
@@ -66,10 +82,10 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
 
 @torch.no_grad()
 def _seen(probe: Probe, clips_NFHW3: Tensor, random: np.random.RandomState, *, mirrored: bool) -> Tensor:
-    """``[N, F, D]``, each clip moved by chance."""
+    """``[N, F, D]`` on the probe's device, each clip moved by chance."""
     parts, device = [], next(probe.parameters()).device
     for clips_BFHW3 in clips_NFHW3.split(20):
-        rows = [augmented(clip.flip(2) if mirrored else clip, random) for clip in clips_BFHW3]
+        pictures_BFHW3 = augmented(clips_BFHW3.to(device), random, np.full(len(clips_BFHW3), mirrored))
         with half(device):
-            parts.append(probe.see(torch.stack(rows).to(device)).float().cpu())
+            parts.append(probe.see(pictures_BFHW3).float())
     return torch.cat(parts)

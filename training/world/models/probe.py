@@ -132,18 +132,38 @@ def traits_of(identity: Identity) -> Tensor:
     return torch.tensor(identity.front_F + identity.side_S + identity.dynamics_D)
 
 
-def _mirrored(
-    clip: Tensor, traits_I: Tensor, said: dict[str, int], state_FS: Tensor
-) -> tuple[Tensor, Tensor, dict[str, int], Tensor]:
-    """The clip seen in a mirror, with what then is true of it."""
-    traits_I, said = traits_I.clone(), dict(said)
+@dataclass(frozen=True)
+class _Truth:
+    """What is true of all clips; the second of two is that of the clips in a mirror."""
+
+    traits_2NI: Tensor
+    words_2NK: Tensor
+    """Classes in the order of :data:`training.world.scenario.SLOTS`."""
+    states_2NFS: Tensor
+
+    @classmethod
+    def of(cls, traits_NI: Tensor, said: list[dict[str, int]], states_NFS: Tensor, device: torch.device) -> _Truth:
+        words_NK = torch.tensor([[words[slot] for slot in SLOTS] for words in said])
+        both = [(traits_NI, words_NK, states_NFS), _mirrored(traits_NI, words_NK, states_NFS)]
+        return cls(*(torch.stack(pair).to(device) for pair in zip(*both, strict=True)))
+
+    def at(self, mirrored_B: np.ndarray, clip_B: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of these clips: their indices on the device, traits, words and states."""
+        device = self.traits_2NI.device
+        mirror_B, index_B = torch.from_numpy(np.stack([mirrored_B, clip_B])).to(device)
+        return index_B, *(x[mirror_B, index_B] for x in (self.traits_2NI, self.words_2NK, self.states_2NFS))
+
+
+def _mirrored(traits_NI: Tensor, words_NK: Tensor, states_NFS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is true of clips that are seen in a mirror."""
+    traits_NI, words_NK = traits_NI.clone(), words_NK.clone()
     for name in ("mark", "smile_lead"):
-        traits_I[TRAITS.index(name)] = 1 - traits_I[TRAITS.index(name)]
+        traits_NI[:, TRAITS.index(name)] = 1 - traits_NI[:, TRAITS.index(name)]
     for slot, a, b in (("action", "rightwards", "leftwards"), ("light", "from the left", "from the right")):
-        value = SLOTS[slot][said[slot]]
-        other = value.replace(a, b) if a in value else value.replace(b, a)
-        said[slot] = SLOTS[slot].index(other)
-    return clip.flip(2), traits_I, said, mirrored_states(state_FS)
+        others = [value.replace(a, b) if a in value else value.replace(b, a) for value in SLOTS[slot]]
+        place = list(SLOTS).index(slot)
+        words_NK[:, place] = torch.tensor([SLOTS[slot].index(other) for other in others])[words_NK[:, place]]
+    return traits_NI, words_NK, mirrored_states(states_NFS)
 
 
 def train(
@@ -170,7 +190,7 @@ def train(
     random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
     curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 4, first=held_back)
-    clips = clips.to(device)
+    clips, truth, used_U = clips.to(device), _Truth.of(traits_NI, said, states_NFS, device), np.array(used)
     probe = Probe()
     if start is not None:
         own = probe.state_dict()
@@ -185,26 +205,18 @@ def train(
         rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows, wanted_BI, classes, states = [], [], {slot: [] for slot in SLOTS}, []
-        for i in random.choice(used, size=batch):
-            clip, traits_I, words, state_FS = clips[i], traits_NI[i], said[i], states_NFS[i]
-            if random.uniform() < 0.5:
-                clip, traits_I, words, state_FS = _mirrored(clip, traits_I, words, state_FS)
-            rows.append(augmented(clip, random))
-            wanted_BI.append(traits_I)
-            states.append(state_FS)
-            for slot, value in words.items():
-                classes[slot].append(value)
+        clip_B, mirrored_B = random.choice(used_U, size=batch), random.uniform(size=batch) < 0.5
+        index_B, traits_BI, words_BK, state_BFS = truth.at(mirrored_B, clip_B)
         curves_BFS, dynamics_BI = (tensor.to(device) for tensor in next(curves))
         with half(device):
-            measured = probe(torch.stack(rows).to(device))
+            measured = probe(augmented(clips[index_B], random, mirrored_B))
             from_curves_BI = probe.dynamics(curves_BFS)
-        loss_state = (measured.state_BFS - torch.stack(states).to(device)).square().mean()
+        loss_state = (measured.state_BFS - state_BFS).square().mean()
         loss_curves = (from_curves_BI.float() - dynamics_BI).square().mean()
-        loss_traits = (measured.traits_BI - torch.stack(wanted_BI).to(device)).square().mean()
+        loss_traits = (measured.traits_BI - traits_BI).square().mean()
         loss_slots = sum(
-            functional.cross_entropy(measured.slots[slot], torch.tensor(values, device=device))
-            for slot, values in classes.items()
+            functional.cross_entropy(measured.slots[slot], classes_B)
+            for slot, classes_B in zip(SLOTS, words_BK.unbind(1), strict=True)
         )
         loss = 12 * loss_traits + 2 * loss_state + 6 * loss_curves + 0.1 * loss_slots
         if not bool(loss.isfinite()):
