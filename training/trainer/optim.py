@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from slotid_core.errors import SlotIDError
 from training.settings import OptimSettings
@@ -27,11 +28,11 @@ class MuonAndAdamW:
     def __init__(self, settings: OptimSettings, trainable: Mapping[str, nn.Parameter]):
         matrices = [p for p in trainable.values() if p.ndim == 2]
         require_torch("2.9", "optim.optimizer=muon")
+        from training.muon import Muon  # not to be had of an older torch
+
         others = _groups([p for p in trainable.values() if p.ndim != 2], settings.weight_decay)
         self._parts = [
-            torch.optim.Muon(
-                matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
+            Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=settings.lr, betas=settings.betas),
         ]
         # No parameter is in both, so one mapping holds what either keeps of it.
@@ -130,9 +131,9 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, trainable: Mapping[str, nn.Parameter], step: int) -> None:
         """After update ``step``, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, average in self.tensors.items():
-            average.lerp_(trainable[name].detach(), 1 - decay)
+        if self.tensors:
+            follow = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
+            follow(list(self.tensors.values()), [trainable[name].detach() for name in self.tensors], None)
 
     def swap(self, trainable: Mapping[str, nn.Parameter]) -> None:
         """Exchange averaged and trained values; doing it twice leaves everything as it was."""

@@ -205,7 +205,9 @@ def _train(
             last = state.step == optim.steps
             if last or state.step % settings.validation.every == 0:
                 figures = run.validate(log)
-            stopping = bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
+            stopping = stop.asked
+            if processes.count > 1:
+                stopping = bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
             if last or stopping or state.step % settings.checkpoint.every == 0:
                 run.save()
             if stopping and not last:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from slotid_core.demo_text import LENGTH, embed_prompt
@@ -61,7 +62,7 @@ def train(
     """
     device, rows = processes.device, batch // processes.count
     random = np.random.RandomState([seed, processes.rank])
-    noise = torch.Generator().manual_seed(1000 * seed + processes.rank)
+    noise = torch.Generator(device).manual_seed(1000 * seed + processes.rank)
     cache = open_cache(settings)
     entries = [entry for entry in cache.entries if not entry.held_out]
     latents_NCThw = torch.stack([cache.load(entry).target_CTHW.float() for entry in tqdm(entries, desc="reading")])
@@ -83,10 +84,10 @@ def train(
         clean, context_BLE = latents_NCThw[chosen], prompts_NLE[chosen]
         context_BLE[torch.from_numpy(random.uniform(size=rows) < _DROP_TEXT).to(device)] = 0
         # Levels evenly over the batch: the loss then says more about the step than about the draw.
-        sigma_B = (torch.from_numpy(random.permutation(rows)) + torch.rand(rows, generator=noise)) / rows
-        sigma_B = sigma_B.float().to(device)
+        places_B = torch.from_numpy(random.permutation(rows)).to(device)
+        sigma_B = (places_B + torch.rand(rows, generator=noise, device=device)) / rows
         sigma_B = _SHIFT * sigma_B / (1 + (_SHIFT - 1) * sigma_B)
-        eps = torch.randn(clean.shape, generator=noise).to(device)
+        eps = torch.randn(clean.shape, generator=noise, device=device)
         mix = sigma_B.view(-1, 1, 1, 1, 1)
         with half(device):
             velocity = model((1 - mix) * clean + mix * eps, 1000 * sigma_B, context_BLE, return_dict=False)[0]
@@ -96,10 +97,8 @@ def train(
         loss.backward()
         processes.sum_gradients(dict(model.named_parameters()))
         optimizer.step(min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
-        decay = min(_EMA, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                averaged[name].lerp_(tensor, 1 - decay)
+        follow = get_ema_multi_avg_fn(min(_EMA, (1 + step) / (10 + step)))
+        follow(list(averaged.values()), list(model.state_dict().values()), None)
         found = processes.sum(loss.detach()).item()
         running = found if running is None else 0.98 * running + 0.02 * found
         step += 1

@@ -22,6 +22,8 @@ class MatrixOptimizer:
 
     def __init__(self, model: nn.Module, *, matrix_rate: float, other_rate: float):
         require_torch("2.9", "Muon, with which the world's models learn,")
+        from training.muon import Muon  # not to be had of an older torch
+
         self._views, others = [], []
         for parameter in model.parameters():
             rows = parameter.shape[0] if parameter.ndim > 1 else 1
@@ -32,7 +34,7 @@ class MatrixOptimizer:
                 others.append(parameter)
         matrices = [view for _, view in self._views]
         self._parts = [
-            (torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=0.0), matrix_rate),
+            (Muon(matrices, lr=matrix_rate, weight_decay=0.0), matrix_rate),
             (torch.optim.AdamW(others, lr=other_rate, betas=(0.9, 0.95), weight_decay=0.0), other_rate),
         ]
         self._model = model
