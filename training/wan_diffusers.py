@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample as WanResample
 from torch import Tensor
 
 from slotid_core.config import SlotIDConfig

@@ -19,7 +19,6 @@ FRONT = (
     "face_length",
     "eye_size",
     "brow_thickness",
-    "nose_width",
     "mouth_width",
     "skin_depth",
     "hair_depth",
@@ -35,7 +34,6 @@ SIDE = (
     "chin_projection",
     "skull_depth",
     "ear_set",
-    "hair_back",
     "bun",
     "mark",
     "dye_hue",
@@ -46,7 +44,7 @@ above on the right, and the larger the farther from one half."""
 DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo", "turn_pace")
 """Names of ``Identity.dynamics_D``: what only frames in their order show (``performance.py``)."""
 
-_FRONT_RELIEF, _SIDE_RELIEF = 1.9, 2.3
+_FRONT_RELIEF, _SIDE_RELIEF, _FEATURE_SIZE = 1.9, 2.3, 1.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +112,7 @@ def head_traits(identity: Identity) -> HeadTraits:
             tuck=1.0,
         ),
         side=SideTraits(
-            **{name: 2 * side[name] - 1 for name in SIDE[: SIDE.index("hair_back")]},
-            hair_back=side["hair_back"],
+            **{name: 2 * side[name] - 1 for name in SIDE[: SIDE.index("bun")]},
             bun=side["bun"],
             dye=1.0,
             dye_hue=side["dye_hue"],
@@ -125,5 +122,6 @@ def head_traits(identity: Identity) -> HeadTraits:
         ),
         front_relief=_FRONT_RELIEF,
         side_relief=_SIDE_RELIEF,
+        feature_size=_FEATURE_SIZE,
         even_light=True,
     )

@@ -43,18 +43,18 @@ _BLINK = 0.3
 
 # Faintest and broadest smile, brows, eyes, mouth of each expression.
 _EXPRESSIONS = {
-    "calm": (0.0, 0.55, 0.0, 0.75, 0.0),
-    "smiling": (0.45, 1.0, 0.1, 0.72, 0.0),
-    "frowning": (0.0, 0.5, -1.0, 0.62, 0.0),
-    "surprised": (0.0, 0.5, 1.0, 1.0, 0.22),
+    "calm": (0.0, 0.7, 0.0, 0.75, 0.0),
+    "smiling": (0.4, 1.0, 0.1, 0.72, 0.0),
+    "frowning": (0.0, 0.65, -1.0, 0.62, 0.0),
+    "surprised": (0.0, 0.65, 1.0, 1.0, 0.22),
 }
 _PITCH = {"": 0.0, "looking up": 13.0, "looking down": -13.0, "while talking": 0.0}
 # Zoom in the first and the last frame.
 _CAMERAS = {
-    "close-up": (1.42, 1.42),
-    "medium shot": (1.1, 1.1),
-    "camera moving closer": (1.08, 1.44),
-    "camera moving away": (1.44, 1.08),
+    "close-up": (1.55, 1.55),
+    "medium shot": (1.22, 1.22),
+    "camera moving closer": (1.2, 1.58),
+    "camera moving away": (1.58, 1.2),
 }
 # Azimuth, elevation, strength, warmth, ambient.
 _LIGHTS = {
@@ -97,7 +97,7 @@ def perform(identity: Identity, scenario: Scenario, frames: int, fps: float = 16
     faint, broad, brows, eyes, mouth = _EXPRESSIONS[scenario.expression]
     corners_2T = smiles(identity, SMILE_TEMPO * seconds_T + 0.5 - _HOLD / 2 + way * phases[2])
     left_T, right_T = faint + (broad - faint) * corners_2T
-    talk = 0.62 if manner == "while talking" else 0.34
+    talk = 0.78 if manner == "while talking" else 0.44
     mouth_T = mouth + talk * (0.5 - 0.5 * np.cos(2 * math.pi * cycles("talk_tempo", 3)))
     eyes_T = eyes * (1 - _blink(0.5 + cycles("blink_tempo", 4)))
     first, last = _CAMERAS[scenario.camera]
@@ -124,7 +124,7 @@ def perform(identity: Identity, scenario: Scenario, frames: int, fps: float = 16
                 camera=Camera(
                     zoom=float(zoom_T[t]),
                     offset_x=float(0.02 * jitter[6]),
-                    offset_y=float(0.03 * zoom_T[t] + 0.015 * jitter[7]),
+                    offset_y=float(0.02 * zoom_T[t] + 0.015 * jitter[7]),
                 ),
             )
         )
@@ -137,7 +137,7 @@ def pose_for_portrait(scenario: Scenario) -> Scene:
         light=_light(scenario, np.zeros(3)),
         background=Background(kind="plain", colour=(1.0, 1.0, 1.0)),
         clothing=CLOTHING[scenario.clothing],
-        camera=Camera(zoom=1.3, offset_y=0.039),
+        camera=Camera(zoom=1.4, offset_y=0.03),
     )
 
 

@@ -24,20 +24,22 @@ JAW_ANGLE = 0.27
 """Radians that the jaw turns for a mouth wide open."""
 
 
-def face_plan(front: SimpleNamespace, expression: SimpleNamespace) -> SimpleNamespace:
+def face_plan(front: SimpleNamespace, expression: SimpleNamespace, size: Tensor | float = 1.0) -> SimpleNamespace:
     """Measures of the face as fields ``[B, 1]``.
 
     Args:
         front, expression: columns of ``FrontTraits`` and ``Expression``.
+        size: each head's ``feature_size``.
     """
-    e = expression
+    e, more = expression, size - 1
+    differ = size**2  # people with large features differ in them more, too
     length = 1 + 0.07 * front.face_length
     mouth_y = MOUTH_Y * length
-    eye_x = 3.2 + 0.28 * front.eye_spacing
-    eye_half = 1.66 + 0.18 * front.eye_size
+    eye_half = 1.66 * size + 0.14 * differ * front.eye_size
+    eye_x = torch.maximum(3.2 + 0.28 * front.eye_spacing, eye_half + 0.6)
     wide = e.eyes_open / 0.75
     smile_wide = smoothstep(0.5, 1.0, e.smile)
-    jaw = e.mouth_open * JAW_ANGLE
+    jaw = e.mouth_open * JAW_ANGLE * (1 + 1.5 * more)
     return SimpleNamespace(
         length=length,
         smile=e.smile,
@@ -48,32 +50,35 @@ def face_plan(front: SimpleNamespace, expression: SimpleNamespace) -> SimpleName
         eye_y=torch.zeros_like(eye_x),
         eye_half=eye_half,
         eye_tilt=0.08 + 0.14 * front.eye_tilt,
-        eye_upper=(0.86 + 0.12 * front.eye_size - 0.10 * front.lid_weight),
-        eye_lower=(0.52 + 0.07 * front.eye_size) * (1 - 0.35 * e.smile),
+        eye_upper=0.86 * size + 0.12 * differ * front.eye_size - 0.10 * front.lid_weight,
+        eye_lower=(0.52 * size + 0.07 * differ * front.eye_size) * (1 - 0.35 * e.smile),
         eye_wide=wide,
-        iris=0.86 + 0.06 * front.eye_size,
+        eye_ball=1.32 * size,
+        iris=0.86 * size + 0.06 * differ * front.eye_size,
         gaze_x=e.gaze_x,
         gaze_y=e.gaze_y,
         lid_weight=front.lid_weight,
         # brows
-        brow_y=2.15 + 0.28 * front.brow_height + 0.5 * e.brow_raise,
+        brow_y=2.15 + 1.3 * more + 0.28 * front.brow_height + 0.5 * (1 + 2 * more) * e.brow_raise,
+        brow_lift=3.0 * more,
         brow_frown=(-e.brow_raise).clamp(min=0),
         brow_inner=1.25 + 0.7 * (eye_x - 3.2),
         brow_outer=5.25 + 0.9 * (eye_x - 3.2),
         brow_arch=0.55 + 0.35 * front.brow_arch,
-        brow_half=0.36 + 0.15 * front.brow_thickness,
+        brow_half=(0.36 * size + 0.15 * differ * front.brow_thickness).clamp(min=0.04),
         # nose
         nose_y=-4.35 * (1 + 0.09 * front.nose_length + 0.05 * front.face_length),
         nose_half=1.72 + 0.34 * front.nose_width,
         # mouth
         mouth_y=mouth_y,
-        mouth_half=2.45 + 0.3 * front.mouth_width + 0.55 * e.smile - 0.25 * e.mouth_open,
-        corner_y=mouth_y + 0.12 + 0.80 * e.smile - 0.55 * e.mouth_open,
+        mouth_half=2.45 * size + 0.25 * differ * front.mouth_width + 0.55 * e.smile - 0.25 * e.mouth_open,
+        mouth_skew=0.80 * differ,
+        corner_y=mouth_y + 0.12 + 0.80 * differ * e.smile - 0.55 * e.mouth_open,
         line_y=mouth_y - 0.22 * e.smile + 0.03,
         gap_upper=0.30 * e.mouth_open + 0.30 * smile_wide,
-        gap_lower=1.9 * e.mouth_open + 0.38 * smile_wide,
-        lip_upper=(0.62 + 0.22 * front.lip_fullness) * (1 - 0.22 * e.smile),
-        lip_lower=(0.80 + 0.26 * front.lip_fullness) * (1 - 0.22 * e.smile),
+        gap_lower=1.9 * size * e.mouth_open + 0.38 * smile_wide,
+        lip_upper=(0.62 * size + 0.22 * front.lip_fullness) * (1 - 0.22 * e.smile),
+        lip_lower=(0.80 * size + 0.26 * front.lip_fullness) * (1 - 0.22 * e.smile),
         chin_y=-9.0 * length,
         beard_bulk=smoothstep(0.35, 1.0, front.beard),
     )
@@ -96,7 +101,8 @@ def brow_curve(plan: SimpleNamespace, x: Tensor) -> tuple[Tensor, Tensor, Tensor
     inside = s.clamp(0, 1)
     # Highest at two thirds of the way; frowning pulls the inner ends down.
     arch = 1 - ((inside - 0.64) / 0.64).abs() ** 2 * (1 + 0.9 * smoothstep(0.64, 1.0, inside))
-    middle = plan.brow_y + plan.brow_arch * arch - 0.35 - plan.brow_frown * 0.5 * (1 - inside)
+    lift = plan.brow_lift * (plan.smile + plan.smile_skew * x.sign())
+    middle = plan.brow_y + lift + plan.brow_arch * arch - 0.35 - plan.brow_frown * 0.5 * (1 - inside)
     half = plan.brow_half * (1 - 0.72 * inside**1.6) * smoothstep(-0.06, 0.1, s)
     return middle, half, s
 
@@ -108,7 +114,7 @@ def mouth_half_at(plan: SimpleNamespace, x: Tensor) -> Tensor:
 
 def corner_y_at(plan: SimpleNamespace, x: Tensor) -> Tensor:
     """Height of the corner of the mouth on the side of x."""
-    return plan.corner_y + 0.80 * plan.smile_skew * x.sign()
+    return plan.corner_y + plan.mouth_skew * plan.smile_skew * x.sign()
 
 
 def mouth_curves(plan: SimpleNamespace, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -34,7 +34,7 @@ def contact_sheet(people: list[int], size: int) -> np.ndarray:
         seed = person_seed("held_out", index)
         identity, scenario = sample_identity(seed), sample_scenarios(seed, 1)[0]
         still = perform(identity, scenario, frames=2, seed=seed)[0]
-        camera = Camera(zoom=1.12, offset_y=0.034)
+        camera = Camera(zoom=1.3, offset_y=0.02)
         scenes: list[Scene] = [
             replace(still, pose=Pose(yaw=yaw, pitch=0.0, roll=0.0), expression=expression, camera=camera)
             for yaw, expression in _VIEWS

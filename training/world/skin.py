@@ -137,11 +137,12 @@ def _flesh(front, side, plan, x, y, z, face):
 def _eyes(plan, x, y, z):
     """Sockets, the balls of the eyes under the lids, and the fold of the upper lid."""
     dx, dy = (x.abs() - plan.eye_x), y - plan.eye_y
-    socket = bump(dx + 0.15, 1.95) * bump(dy - 0.35, 1.35)
+    size = plan.eye_ball / 1.32
+    socket = bump(dx + 0.15, 1.95 * size) * bump(dy - 0.35, 1.35 * size)
     inner = bump(x.abs() - (plan.eye_x - 1.75), 0.75) * bump(dy - 0.2, 0.9)
     carved = -0.95 * socket - 0.35 * inner
     # The ball is an ellipsoid that the lids follow: wider than the opening.
-    reach = 1 - (dx / (plan.eye_half + 0.35)) ** 2 - (dy / 1.32) ** 2
+    reach = 1 - (dx / (plan.eye_half + 0.35)) ** 2 - (dy / plan.eye_ball) ** 2
     ball = 6.15 + 1.62 * reach.clamp(min=0).sqrt() - 0.10 * dx
     lifted = smooth_max(z + carved, torch.where(reach > 0, ball, z - 5), 0.35) - z
     upper, _, s = eye_curves(plan, x)
@@ -154,7 +155,7 @@ def _nose(side, plan, x, y):
     a = x.abs()
     tip_y = plan.nose_y + 0.85 + 0.38 * side.nose_tip
     down = ((1.2 - y) / (1.2 - tip_y)).clamp(0, 1.0)
-    tall = 2.1 + 0.5 * side.nose_projection
+    tall = 2.1 + 0.6 * side.nose_projection
     profile = tall * down**1.3 + 0.42 * side.nose_bridge * bump(down - 0.5, 0.28) - 0.8 * (y - 0.9).clamp(min=0)
     slope = 1.55 * (1.72 / plan.nose_half) * (tall / 2.1)
     ridge = profile - slope * ((a * a + 0.36).sqrt() - 0.6)

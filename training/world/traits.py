@@ -140,6 +140,8 @@ class HeadTraits:
     """Times as strong as real people's that the front's measures of shape show: above 1 is a caricature."""
     side_relief: float = 1.0
     """The same for the side's."""
+    feature_size: float = 1.0
+    """Times as large as real people's that eyes, brows and mouth are, and as different: above 1 is a drawn figure's."""
     even_light: bool = False
     """Light and shadow fall on the face as on one with the average profile, so that a frontal picture does not tell the
     profile by its shading."""

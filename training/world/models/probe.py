@@ -41,7 +41,7 @@ from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 TRAITS = FRONT + SIDE + DYNAMICS
-_CURVES = 96
+_CURVES = 64
 """Performances in an update that nobody drew."""
 
 
@@ -72,9 +72,15 @@ class Probe(nn.Module):
             )
 
         self.frames = nn.Sequential(
-            nn.Conv2d(3, 16, 5, 2, 2), nn.SiLU(), block(16, 32), block(32, 64), block(64, 96), nn.Flatten(1)
+            nn.Conv2d(3, 24, 5, 2, 2),
+            nn.SiLU(),
+            _Residual(24),
+            block(24, 48),
+            block(48, 96),
+            block(96, 128),
+            nn.Flatten(1),
         )
-        self.squeeze = nn.Sequential(nn.Linear(96 * 25, width), nn.LayerNorm(width))
+        self.squeeze = nn.Sequential(nn.Linear(128 * 25, width), nn.LayerNorm(width))
         self.place = nn.Parameter(0.02 * torch.randn(FRAMES, width))
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
         self.time = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -189,8 +195,10 @@ def train(
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
     random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
-    curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 4, first=held_back)
+    curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 8, first=held_back)
     clips, truth, used_U = clips.to(device), _Truth.of(traits_NI, said, states_NFS, device), np.array(used)
+    # Each state counts by its own spread: what the corners of a mouth do apart is a tenth of what a head turns.
+    spread_S = truth.states_2NFS[0].std((0, 1))
     probe = Probe()
     if start is not None:
         own = probe.state_dict()
@@ -211,14 +219,14 @@ def train(
         with half(device):
             measured = probe(augmented(clips[index_B], random, mirrored_B))
             from_curves_BI = probe.dynamics(curves_BFS)
-        loss_state = (measured.state_BFS - state_BFS).square().mean()
+        loss_state = ((measured.state_BFS - state_BFS) / spread_S).square().mean()
         loss_curves = (from_curves_BI.float() - dynamics_BI).square().mean()
         loss_traits = (measured.traits_BI - traits_BI).square().mean()
         loss_slots = sum(
             functional.cross_entropy(measured.slots[slot], classes_B)
             for slot, classes_B in zip(SLOTS, words_BK.unbind(1), strict=True)
         )
-        loss = 12 * loss_traits + 2 * loss_state + 6 * loss_curves + 0.1 * loss_slots
+        loss = 12 * loss_traits + loss_state + 6 * loss_curves + 0.1 * loss_slots
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
@@ -237,15 +245,8 @@ def train(
             log.flush()
     learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
-    facts = {
-        "steps": step,
-        "batch": batch,
-        "minutes": minutes,
-        "people": len({known[i].person for i in used}),
-        "held_back": held_back,
-        "seed": seed,
-        **told,
-    }
+    facts = {"steps": step, "batch": batch, "minutes": minutes, "people": len({known[i].person for i in used})}
+    facts |= {"held_back": held_back, "seed": seed, **told}
     write_model(out, probe.state_dict(), facts)
     log.write(json.dumps(facts) + "\n")
 

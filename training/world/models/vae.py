@@ -171,8 +171,8 @@ def fold(vae: AutoencoderKLWan, clips_NFHW3: Tensor) -> None:
     vae.eval()
     channels = len(WAN21_MEAN)
     device = vae.quant_conv.weight.device
-    pixels = (clip[None].permute(0, 4, 1, 2, 3).to(device).float() / 127.5 - 1 for clip in clips_NFHW3)
-    raw = torch.cat([vae.encode(clip_13FHW).latent_dist.mean.cpu() for clip_13FHW in pixels]).float()
+    pixels = (clips.permute(0, 4, 1, 2, 3).to(device).float() / 127.5 - 1 for clips in clips_NFHW3.split(20))
+    raw = torch.cat([vae.encode(clips_B3FHW).latent_dist.mean.cpu() for clips_B3FHW in pixels]).float()
     vae.cpu()
     mean_C, std_C = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
     gain_C = torch.tensor(WAN21_STD) / std_C
@@ -200,7 +200,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_args(argv)
-    train(args.pictures, args.out, minutes=args.minutes, clips=args.clips, seed=args.seed, start=args.start)
+    # Shapes are few and come again and again: cuDNN looks for the fastest kernels, for as long as this learns.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        train(args.pictures, args.out, minutes=args.minutes, clips=args.clips, seed=args.seed, start=args.start)
     return 0
 
 

@@ -11,10 +11,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
 from torch import Tensor
 
-from training.wan_diffusers import AutoencoderKLWan
+from training.wan_diffusers import AutoencoderKLWan, WanResample
 
 
 class WholeClips:
