@@ -59,18 +59,19 @@ class SlotReader(nn.Module):
         with torch.autocast(video.tokens_BLD.device.type, enabled=False):
             tokens_BLD = video.tokens_BLD.to(torch.promote_types(video.tokens_BLD.dtype, torch.float32))
             slots_BSD = self.queries.expand(tokens_BLD.shape[0], -1, -1)
+            tau = self.temperature  # once: a GPU is waited for until it has told the step
             for _ in range(self.config.iterations):
-                weights_BSL = self.route(slots_BSD, tokens_BLD)
+                weights_BSL = self.route(slots_BSD, tokens_BLD, tau)
                 read_BSD = weights_BSL @ tokens_BLD
                 slots_BSD = self.gru(read_BSD.flatten(0, 1), slots_BSD.flatten(0, 1)).view_as(slots_BSD)
         return SlotReading(slots_BSD, Routing(weights_BSL.unflatten(-1, video.grid_THW)))
 
-    def route(self, slots_BSD: Tensor, tokens_BLD: Tensor) -> Tensor:
-        """What each slot reads: ``[B, S, L]``, non-negative, rows summing to 1."""
+    def route(self, slots_BSD: Tensor, tokens_BLD: Tensor, tau: float) -> Tensor:
+        """What each slot reads at that temperature: ``[B, S, L]``, non-negative, rows summing to 1."""
         rows_BRD = slots_BSD
         if self.config.dustbin != "off":
             rows_BRD = torch.cat([slots_BSD, self.dustbin_query.expand(slots_BSD.shape[0], -1, -1)], dim=1)
-        logits_BRL = rows_BRD @ tokens_BLD.mT / (math.sqrt(tokens_BLD.shape[-1]) * self.temperature)
+        logits_BRL = rows_BRD @ tokens_BLD.mT / (math.sqrt(tokens_BLD.shape[-1]) * tau)
         if self.config.routing == "softmax":
             routing_BRL = logits_BRL.softmax(dim=1)
         else:
@@ -86,6 +87,6 @@ class SlotReader(nn.Module):
         if self.config.dustbin == "learned":
             alpha = self.dustbin_logit.sigmoid()
         else:
-            alpha = self.queries.new_tensor(self.config.dustbin_mass)
+            alpha = self.queries.new_full((), self.config.dustbin_mass)
         slots = self.config.slots
         return torch.cat([((1 - alpha) / slots).expand(slots), alpha.expand(1)]).log()

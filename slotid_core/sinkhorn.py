@@ -35,7 +35,7 @@ def log_sinkhorn(logits_SL: Tensor, iterations: int, log_a_S: Tensor | None = No
         logK_SL = logits_SL.to(torch.promote_types(logits_SL.dtype, torch.float32))
         if log_a_S is None:
             log_a_S = logK_SL.new_full((S,), 1.0).div(S).log()
-        log_b = logK_SL.new_tensor(1.0 / L).log()
+        log_b = logK_SL.new_full((), 1.0 / L).log()
         log_v_L = torch.zeros_like(logK_SL[..., 0, :])
         for _ in range(iterations):
             log_u_S = log_a_S - torch.logsumexp(logK_SL + log_v_L.unsqueeze(-2), dim=-1)

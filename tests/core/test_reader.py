@@ -16,6 +16,7 @@ from slotid_core.config import EncoderConfig, ReaderConfig
 from slotid_core.encoder import VideoEncoder, VideoTokens
 from slotid_core.reader import SlotReader
 from slotid_core.rope import grid_positions
+from slotid_core.sinkhorn import temperature
 from slotid_core.types import Routing
 
 GRID = (3, 4, 5)
@@ -240,6 +241,18 @@ def test_step_is_stored_and_sets_the_temperature():
         assert reader.temperature == pytest.approx(tau)
     reader.load_state_dict(later.state_dict())
     assert int(reader.step) == 1500 and reader.temperature == pytest.approx(0.55)
+
+
+def test_the_step_is_read_once_a_forward_for_a_gpu_is_waited_for_each_time(monkeypatch):
+    asked = []
+
+    def counted(step, *ends):
+        asked.append(step)
+        return temperature(step, *ends)
+
+    monkeypatch.setattr(reader_module, "temperature", counted)
+    reader_of(step=1500)(tokens_of())
+    assert asked == [1500]
 
 
 @torch.no_grad()
