@@ -73,11 +73,11 @@ class SlotReader(nn.Module):
             rows_BRD = torch.cat([slots_BSD, self.dustbin_query.expand(slots_BSD.shape[0], -1, -1)], dim=1)
         logits_BRL = rows_BRD @ tokens_BLD.mT / (math.sqrt(tokens_BLD.shape[-1]) * tau)
         if self.config.routing == "softmax":
-            routing_BRL = logits_BRL.softmax(dim=1)
-        else:
-            log_a_R = self.log_row_marginal()
-            coupling_BRL = log_sinkhorn(logits_BRL, self.config.sinkhorn_iterations, log_a_R)
-            routing_BRL = renormalise(coupling_BRL, log_a_R)
+            # By logarithms: all shares of a slot that wins no token together may be too small to divide by.
+            return logits_BRL.log_softmax(dim=1).softmax(dim=-1)
+        log_a_R = self.log_row_marginal()
+        coupling_BRL = log_sinkhorn(logits_BRL, self.config.sinkhorn_iterations, log_a_R)
+        routing_BRL = renormalise(coupling_BRL, log_a_R)
         return aggregation_weights(routing_BRL[:, : self.config.slots])
 
     def log_row_marginal(self) -> Tensor | None:

@@ -125,6 +125,15 @@ def test_every_slot_reads_a_convex_combination_even_of_a_long_clip(variant, step
     assert reading.slots_BSD.isfinite().all()
 
 
+@pytest.mark.parametrize("routing", ["sinkhorn", "softmax"])
+@torch.no_grad()
+def test_a_slot_that_wins_no_token_reads_a_convex_combination_too(routing):
+    reader = reader_of(width=64, step=3000, routing=routing)
+    tokens_BLD = F.layer_norm(torch.randn(1, 60, 64) + 4 * reader.queries[1], (64,))
+    weights_BSTHW = reader(VideoTokens(tokens_BLD, GRID)).routing.weights_BSTHW
+    assert (weights_BSTHW.flatten(2).sum(-1) - 1).abs().max() <= 1e-5
+
+
 @torch.no_grad()
 def test_one_slot_is_mean_pooling():
     reader, video = reader_of(slots=1), tokens_of()
