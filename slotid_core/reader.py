@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ReaderConfig
@@ -44,8 +45,7 @@ class SlotReader(nn.Module):
             # A constant score would cancel in the row scaling, so the dustbin needs a query of its own.
             self.dustbin_query = nn.Parameter(torch.randn(1, width))
         if config.dustbin == "learned":
-            logit = math.log(config.dustbin_mass / (1 - config.dustbin_mass))
-            self.dustbin_logit = nn.Parameter(torch.tensor(logit))
+            self.dustbin_logit = nn.Parameter(torch.tensor(_logit(config.dustbin_mass)))
 
     @property
     def temperature(self) -> float:
@@ -85,8 +85,13 @@ class SlotReader(nn.Module):
         if self.config.dustbin == "off":
             return None
         if self.config.dustbin == "learned":
-            alpha = self.dustbin_logit.sigmoid()
+            logit = self.dustbin_logit
         else:
-            alpha = self.queries.new_full((), self.config.dustbin_mass)
-        slots = self.config.slots
-        return torch.cat([((1 - alpha) / slots).expand(slots), alpha.expand(1)]).log()
+            logit = self.queries.new_full((), _logit(self.config.dustbin_mass))
+        # Not log(1 - alpha): from a logit of 17 on alpha is 1 in float32, and the gradient would be NaN.
+        log_slot = F.logsigmoid(-logit) - math.log(self.config.slots)
+        return torch.cat([log_slot.expand(self.config.slots), F.logsigmoid(logit).expand(1)])
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))

@@ -289,6 +289,17 @@ def test_the_dustbin_takes_its_share_and_is_never_read_out(dustbin):
         assert parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("logit", [18.0, -110.0])
+def test_a_learned_dustbin_that_takes_nearly_all_or_nothing_still_learns(logit):
+    reader = reader_of(dustbin="learned")
+    with torch.no_grad():
+        reader.dustbin_logit.fill_(logit)
+    reading = reader(tokens_of())
+    assert (reading.routing.weights_BSTHW.flatten(2).sum(-1) - 1).abs().max() <= 1e-3
+    (reading.slots_BSD * torch.randn(16)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in reader.parameters())
+
+
 @torch.no_grad()
 def test_slots_read_less_of_what_lies_in_the_dustbin_the_larger_it_is():
     """Half of the tokens look like the dustbin's query: background."""
