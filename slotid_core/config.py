@@ -298,7 +298,9 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         item = typing.get_args(hint)[0]
         return tuple(_coerce(item, v, f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float:
-        _require(type(value) in (int, float), where, value, "a number")
+        # JSON has whole numbers that no float holds; the ranges end far below.
+        holds = type(value) is float or (type(value) is int and abs(value) < 10**300)
+        _require(holds, where, value, "a number (below 1e300)")
         return float(value)
     _require(type(value) is hint, where, value, f"of type {hint.__name__}")
     return value

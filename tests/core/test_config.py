@@ -153,6 +153,8 @@ def set_at(data: dict, path: str, value: object) -> None:
         ("gate.end", -0.1),
         ("gate.shift", 0.5),
         ("gate.shift", NAN),
+        ("gate.shift", 10**400),
+        ("gate.start", -(10**400)),
         ("film.global_dim", 0),
         ("film.hidden", 10**9),
         ("film.rank", 0),
