@@ -221,7 +221,8 @@ class SafeFile:
             raise self.error(f"its format version is {reprlib.repr(version)}")
         if version > self.version:
             raise self.error(
-                f"it has format version {version}, this Slot-ID reads up to {self.version}. Update Slot-ID"
+                f"it has format version {reprlib.repr(version)}, this Slot-ID reads up to {self.version}. "
+                "Update Slot-ID"
             )
         return info
 
