@@ -84,7 +84,8 @@ def condition(parts: Sequence[tuple[Injection, Tensor]], sigma_B: Tensor) -> Con
         sigma_B: noise level of each row in [0, 1], float32.
 
     Returns:
-        ``[C_img_hat; C_id_hat]`` of every injection (paper, 3.3), and FiLM by block.
+        ``[C_img_hat; C_id_hat]`` of every injection (paper, 3.3), and FiLM by block. Of several, those that say nothing
+        to any row are left out of the prefix; where none says anything, it is the zeros of one.
     """
     prefixes: list[Tensor] = []
     film: dict[int, BlockFilm] = {}
@@ -95,8 +96,9 @@ def condition(parts: Sequence[tuple[Injection, Tensor]], sigma_B: Tensor) -> Con
         if embedding.batch == 1:
             embedding = embedding.expand(sigma_B.shape[0])
         prefix_scale_B1 = injection.prefix_strength * scale_B1
-        prefixes.append((w_B1 * prefix_scale_B1).unsqueeze(-1) * embedding.portrait_tokens_BKE)
-        prefixes.append(((1 - w_B1) * prefix_scale_B1).unsqueeze(-1) * embedding.clip_tokens_BSE)
+        portrait_BKE = (w_B1 * prefix_scale_B1).unsqueeze(-1) * embedding.portrait_tokens_BKE
+        clip_BSE = ((1 - w_B1) * prefix_scale_B1).unsqueeze(-1) * embedding.clip_tokens_BSE
+        prefixes.append(torch.cat([portrait_BKE, clip_BSE], dim=1))
 
         film_scale_B1 = injection.film_strength * scale_B1
         if not film_scale_B1.any():
@@ -110,4 +112,6 @@ def condition(parts: Sequence[tuple[Injection, Tensor]], sigma_B: Tensor) -> Con
             if block in film:
                 gamma_BD, beta_BD = film[block].gamma_BD + gamma_BD, film[block].beta_BD + beta_BD
             film[block] = BlockFilm(gamma_BD, beta_BD)
+    if len(prefixes) > 1:  # beside one that speaks, zeros would make a full prompt grow by keys that say nothing
+        prefixes = [prefix_BPE for prefix_BPE in prefixes if prefix_BPE.any()] or prefixes[:1]
     return Conditioning(torch.cat(prefixes, dim=1), film)

@@ -9,6 +9,7 @@ import torch
 from slotid_core.config import GateConfig
 from slotid_core.errors import SlotIDError
 from slotid_core.injection import Injection, condition
+from slotid_core.prefix import place_prefix
 
 SIGMAS = torch.tensor([1.0, 0.8, 0.3, 0.0])
 EVERY_ROW = torch.ones(4, dtype=torch.bool)
@@ -164,6 +165,22 @@ def test_two_identities_stand_side_by_side_and_their_film_adds_up(make_model, ma
             torch.testing.assert_close(getattr(together.film[block], name), added_BD)
             assert getattr(together.film[block], name)[:3].any(1).all()
             assert not getattr(together.film[block], name)[3].any()
+
+
+@pytest.mark.parametrize("silent_first", [False, True])
+@pytest.mark.parametrize("fields", [{"strength": 0.0}, {"prefix_strength": 0.0}, {"sigma_start": 0.2}])
+@pytest.mark.parametrize("words", [20, 56, 60])
+def test_somebody_who_says_nothing_changes_nothing_of_the_context(model, make_embedding, words, fields, silent_first):
+    """Not even of a prompt that leaves too few pads for two."""
+    context_BLE = torch.zeros(1, 64, 24)
+    context_BLE[:, :words] = torch.randn(1, words, 24)
+    sigma_B, rows_B = torch.tensor([0.5]), torch.tensor([True])
+    speaks = (Injection(model, make_embedding()), rows_B)
+    silent = (Injection(model, make_embedding(seed=1), **fields), rows_B)
+    parts = [silent, speaks] if silent_first else [speaks, silent]
+    alone, together = (place_prefix(context_BLE, condition(p, sigma_B).prefix_BPE) for p in ([speaks], parts))
+    assert torch.equal(together, alone)
+    assert not condition([silent, silent], sigma_B).prefix_BPE.any()
 
 
 def test_swapping_identities_is_seen_in_every_part(model, make_embedding):
