@@ -123,8 +123,8 @@ def key_bias(context_BLE: Tensor, active_BN: Tensor, weights_QN: Tensor, tokens_
         tokens_N: prefix tokens of each identity, in the order in which they were appended.
         keys: K, with spare tokens.
 
-    A prefix token whose place is a pad shares it with the pad. The last of them have none where the prompt leaves too
-    few, exactly as :func:`.prefix.place_prefix` would have grown the context.
+    A prefix token whose place is a pad shares it with the pad. The last of those that speak to the row have none where
+    the prompt leaves too few, exactly as :func:`.prefix.place_prefix` would have grown the context.
     """
     (B, N), L, P = active_BN.shape, context_BLE.shape[1], sum(tokens_N)
     owner_P = torch.arange(N).repeat_interleave(torch.tensor(tokens_N)).to(context_BLE.device)
@@ -132,7 +132,8 @@ def key_bias(context_BLE: Tensor, active_BN: Tensor, weights_QN: Tensor, tokens_
     bias_BQK = context_BLE.new_zeros(B, weights_BQP.shape[1], keys)
     bias_BQK[:, :, L : L + P] = weights_BQP.log()
     bias_BQK[:, :, L + P :] = -torch.inf
+    speaks_BP = active_BN[:, owner_P].tolist()
     for row, pads in enumerate(trailing_pads(context_BLE).tolist()):
-        shared = min(P, pads)
-        bias_BQK[row, :, L - shared : L] = torch.log1p(-weights_BQP[row, :, :shared])
+        sharing = [token for token, speaks in enumerate(speaks_BP[row]) if speaks][:pads]
+        bias_BQK[row, :, L - len(sharing) : L] = torch.log1p(-weights_BQP[row][:, sharing])
     return bias_BQK

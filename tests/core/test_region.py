@@ -125,11 +125,12 @@ def test_inside_it_is_the_placed_prefix_and_outside_the_prompt_alone(words):
     torch.testing.assert_close(got_QE, expected_QE)
 
 
-def test_an_identity_with_nothing_to_say_is_not_there():
-    q_QE, context_BLE = torch.randn(3, 16), context_of(38)
-    prefix_BPE = torch.cat([torch.randn(1, 4, 16), torch.zeros(1, 4, 16)], dim=1)
-    both = biased(q_QE, context_BLE, prefix_BPE, torch.ones(3, 2), [4, 4], [True, False])
-    torch.testing.assert_close(both, biased(q_QE, context_BLE, prefix_BPE[:, :4], torch.ones(3, 1), [4]))
+@pytest.mark.parametrize("speaks", [[True, False], [False, True]])
+def test_an_identity_with_nothing_to_say_is_not_there(speaks):
+    q_QE, context_BLE, person_BPE = torch.randn(3, 16), context_of(38), torch.randn(1, 4, 16)
+    prefix_BPE = torch.cat([person_BPE * speaks[0], person_BPE * speaks[1]], dim=1)
+    both = biased(q_QE, context_BLE, prefix_BPE, torch.ones(3, 2), [4, 4], speaks)
+    torch.testing.assert_close(both, biased(q_QE, context_BLE, person_BPE, torch.ones(3, 1), [4]))
 
 
 def test_rows_may_differ_and_one_weight_may_stand_for_all_tokens():
