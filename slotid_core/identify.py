@@ -56,7 +56,7 @@ def identify(
             where the face backend has one.
 
     Returns:
-        On the CPU, in float32, as a file holds it.
+        The identity on the CPU, in float32, as a file holds it; the routing where the model is.
 
     Raises:
         SlotIDError: a frame count or size that does not fit, numbers that are none, or the reference is another clip's.
