@@ -36,18 +36,18 @@ class Log:
 
     Args:
         folder: the run's.
-        step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped; all of it where
-            the run begins, for a beginning is validated again.
+        step: where the run goes on. What was logged beyond it, by a run that was killed, is dropped.
+        validated_again: the run goes on with the validation of that step; one that was logged is dropped too.
 
     Raises:
         SlotIDError: the folder can't be written; wandb is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, settings: Settings, step: int):
+    def __init__(self, folder: Path, settings: Settings, step: int, *, validated_again: bool):
         self.path, self._curves = folder / LOG, folder / "tensorboard"
         with making_room(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            _drop_after(self.path, step or -1)
+            _drop_after(self.path, step, validated_again)
         self._board = self._wandb = None
         if settings.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -93,13 +93,14 @@ def read(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if line["kind"] == kind]
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, step: int, validated_again: bool) -> None:
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] > step:
+            told = json.loads(line)
+            if told["step"] > step or (validated_again and (told["step"], told["kind"]) == (step, "validation")):
                 break
         except ValueError:  # cut off by a kill
             break

@@ -173,10 +173,11 @@ def _train(
     from tqdm import tqdm
 
     run = Run(settings, processes, plan, say)
+    state, optim = run.state, settings.optim
+    log = None
     if processes.is_first:
         _write_settings(run.folder, settings)
-    log = Log(run.folder, settings, run.state.step) if processes.is_first else None
-    state, optim = run.state, settings.optim
+        log = Log(run.folder, settings, state.step, validated_again=_is_validated(settings, state.step))
     batches = micro_batches(
         run.clips, run.order, settings, first_step=state.step, rank=processes.rank, processes=processes.count
     )
@@ -191,8 +192,11 @@ def _train(
             ))  # fmt: skip
             check_start(run.adapter, first)
             say("Checked on the first clips: the untrained adapter changes nothing, and gradient finds its way in.")
-            figures = run.validate(log)
-        while state.step < optim.steps:
+        while True:
+            if _is_validated(settings, state.step):
+                figures = run.validate(log)
+            if state.step == optim.steps:
+                break
             started = time.monotonic()
             told = update(run.adapter, state, batches, settings, processes, run.reached)
             told["seconds"] = time.monotonic() - started
@@ -203,22 +207,23 @@ def _train(
             bar.set_postfix_str(_postfix(told, figures))
             bar.update()
             last = state.step == optim.steps
-            if last or state.step % settings.validation.every == 0:
-                figures = run.validate(log)
             stopping = stop.asked
             if processes.count > 1:
                 stopping = bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
+            # Before the validation, which may take longer than many updates, or fail.
             if last or stopping or state.step % settings.checkpoint.every == 0:
                 run.save()
             if stopping and not last:
                 say(f"Stopped after update {state.step}; the same command goes on from here.")
                 return Outcome(step=state.step, finished=False, written=())
-        if not figures:  # all updates were made before; the weights may not have been written
-            figures = run.validate(None)
         written = run.finish(figures)
     if log is not None:
         log.close()
     return Outcome(step=state.step, finished=True, written=tuple(written))
+
+
+def _is_validated(settings: Settings, step: int) -> bool:
+    return step % settings.validation.every == 0 or step == settings.optim.steps
 
 
 def _postfix(told: dict[str, float], validated: dict[str, float]) -> str:

@@ -17,7 +17,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, a di
 @needs_full
 def test_numbers_can_not_be_written(make_settings, tmp_path):
     (tmp_path / "log.jsonl").symlink_to(FULL)
-    log = Log(tmp_path, make_settings(), 0)
+    log = Log(tmp_path, make_settings(), 0, validated_again=True)
     with pytest.raises(SlotIDError, match=f"log.jsonl can't be written: No space left on device. {ROOM}"):
         log.write(1, "train", {"loss": 1.0})
 
@@ -35,4 +35,4 @@ def test_curves_can_not_be_written(make_settings, tmp_path):
     """TensorBoard names its file itself, so something stands where its folder belongs."""
     (tmp_path / "tensorboard").touch()
     with pytest.raises(SlotIDError, match=f"tensorboard can't be written: .*{ROOM}"):
-        Log(tmp_path, make_settings("log.tensorboard=true"), 0)
+        Log(tmp_path, make_settings("log.tensorboard=true"), 0, validated_again=True)

@@ -147,6 +147,28 @@ def test_a_run_that_dies_before_its_first_checkpoint_begins_its_log_anew(train, 
     assert [line["step"] for line in logging.read(tmp_path / "run", "validation")] == [0, 3, 6]
 
 
+def test_a_validation_that_fails_loses_no_update_and_is_made_again(train, tmp_path, monkeypatch):
+    train(f"run.folder={tmp_path / 'whole'}")
+
+    def dies_at(step):
+        def dying(adapter, *rest, **how):
+            if int(adapter.slotid.reader.step) == step:
+                raise SlotIDError("no room for a sample")
+            return validate(adapter, *rest, **how)
+
+        return dying
+
+    for step in (3, 6):
+        with monkeypatch.context() as patch:
+            patch.setattr(running, "validate", dies_at(step))
+            with pytest.raises(SlotIDError, match="no room"):
+                train("checkpoint.every=3")
+        assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == f"step_{step:06d}"
+    assert train("checkpoint.every=3").finished
+    told = [logging.read(tmp_path / name, "validation") for name in ("run", "whole")]
+    assert told[0] == told[1] and [line["step"] for line in told[0]] == [0, 3, 6]
+
+
 def test_validation_shared_out_over_processes_is_the_same(cache, make_settings, make_adapter, awake):
     settings = make_settings("validation.sigmas=[0.5]")
     adapter, people = awake(make_adapter(settings)), HeldOut(cache, settings)
