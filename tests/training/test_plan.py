@@ -120,6 +120,15 @@ def test_too_little_host_memory_or_disk_is_refused_too(big):
         predict(big, replace(card, disk=GIB)).refuse_if_too_large()
 
 
+def test_a_run_that_goes_on_needs_no_room_for_the_checkpoints_it_has(big, tmp_path):
+    of = changed(big, f"run.folder={tmp_path}", "checkpoint.keep=3")
+    beginning = predict(of, COMMON["1x80"]).disk["checkpoints"]
+    for count, left in ((1, 3), (3, 1), (4, 1)):
+        for step in range(count):
+            (tmp_path / "checkpoints" / f"step_{step:06d}").mkdir(parents=True, exist_ok=True)
+        assert predict(of, COMMON["1x80"]).disk["checkpoints"] == left * beginning // 4
+
+
 def test_sharding_divides_the_base_and_needs_several_processes(big):
     sharing = changed(big, "memory.shard=true")
     alone = predict(big, COMMON["8x80"], 8).choice.need.card["base weights"]

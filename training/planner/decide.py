@@ -18,6 +18,7 @@ from training.planner.shapes import CONTEXT, latent_grid, read_shape
 from training.planner.trace import trace_block, trace_decoder, trace_encoder
 from training.settings import Settings
 from training.trainer.memory import PLANS
+from training.trainer.state import checkpoints
 from training.trainer.validate import WHO
 
 # Assumptions, listed in docs/cost.md.
@@ -282,14 +283,17 @@ def _clip_bytes(settings: Settings, target: tuple, reference: tuple, portrait: t
 
 
 def _disk(of: Ingredients) -> dict[str, int]:
-    """The cache is told for clips that are known, and counts nothing once it is there."""
+    """The cache is told for clips that are known, and counts nothing once it is there, nor do checkpoints: a run
+    that fits goes on fitting."""
     settings, data = of.settings, of.settings.data
     known = data.generated.people * data.generated.clips if data.layout == "generated" else 0
     weights = 4 * of.trained
+    # One more than are kept: the oldest goes when the newest is written.
+    missing = max(1, settings.checkpoint.keep + 1 - len(checkpoints(settings.run.folder / "checkpoints")))
     held = weights * (2 if settings.optim.ema else 1) + STATE_BYTES[settings.optim.optimizer] * of.trained
     return {
         "cache": 0 if data.cache.exists() else known * of.clip_bytes,
-        "checkpoints": (settings.checkpoint.keep + 1) * held,
+        "checkpoints": missing * held,
         "trained weights": 2 * weights,
     }
 
