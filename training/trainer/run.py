@@ -242,9 +242,9 @@ def _validated(step: int, figures: dict[str, float]) -> str:
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
-    """The settings without what names a place on this machine: of paths the last part is left."""
+    """The settings without what is this machine's own: its workers and its places. Of paths the last part is left."""
     data = settings.to_dict()
-    del data["run"]["folder"], data["data"]["cache"]
+    del data["run"]["folder"], data["data"]["cache"], data["data"]["workers"]
     for part, name in (("data", "source"), ("model", "transformer"), ("model", "vae"), ("model", "text_encoder")):
         if data[part][name] is not None:
             data[part][name] = Path(data[part][name]).name
