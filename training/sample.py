@@ -93,7 +93,7 @@ def _load_models(args: argparse.Namespace) -> _Models:
         raise SlotIDError(f"The device {args.device!r} can't be used here ({error}). Use --device cpu.") from error
     dtype = getattr(torch, args.dtype)
     is_tiny = args.transformer == TINY
-    transformer = tiny_transformer() if is_tiny else load_transformer(args.transformer or WAN.path, dtype)
+    transformer = tiny_transformer(dtype=dtype) if is_tiny else load_transformer(args.transformer or WAN.path, dtype)
     vae = tiny_vae() if args.vae == TINY else load_vae(args.vae or VAE.path)
     weights = load_weights(args.weights or SLOTID.path)
     warning = None

@@ -144,6 +144,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if missing and not args.demo:
         parser.error(f"needed: {', '.join(missing)}; or --demo, which brings its own")
     plain, free = vars(parser.parse_args(["--demo"])), ("out", "compare", "device")
+    if args.text_embeds and args.prompt is not None:
+        parser.error("--text-embeds takes the place of --prompt; give one of them")
+    if args.negative_embeds and (args.negative or not args.text_embeds):
+        parser.error("--negative-embeds goes with --text-embeds, in place of --negative")
     args.all_built_in = all(getattr(args, name) == value for name, value in plain.items() if name not in free)
     for name, value in (DEMO if args.demo else REAL).items():
         if getattr(args, name) is None:

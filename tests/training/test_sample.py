@@ -322,6 +322,9 @@ def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, messa
             "give --text-encoder (or --text-embeds)",
         ),
         (["--demo", "--text-encoder", "t", "--text-embeds", "x", "--negative-embeds", "y"], "give one of them"),
+        (["--demo", "--text-embeds", "x", "--guidance", "1", "--prompt", "a dog"], "takes the place of --prompt"),
+        (["--demo", "--text-encoder", "t", "--negative-embeds", "y"], "--negative-embeds goes with --text-embeds"),
+        (["--demo", "--text-embeds", "x", "--negative-embeds", "y", "--negative", "blur"], "in place of --negative"),
     ],
 )
 def test_options_that_make_no_sense(capsys, arguments, message):
@@ -358,6 +361,11 @@ def test_install_demo_needs_a_comfyui_and_nothing_installed(repo_root, tmp_path)
     for file in INSTALLED:
         path = comfy_folder / file.folder / file.installed
         assert str(path) in said and path.read_bytes() == file.path.read_bytes()
+
+
+def test_the_tiny_wan_has_the_kind_of_numbers_that_is_asked_for():
+    tiny = ["--demo", "--transformer", "tiny", "--vae", "tiny", "--dtype", "bfloat16"]
+    assert sample._load_models(sample_args.parse(tiny)).transformer.dtype == torch.bfloat16
 
 
 @pytest.mark.full
