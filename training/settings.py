@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -155,7 +155,7 @@ class OptimSettings(Part):
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     """``adamw8bit`` needs the package bitsandbytes; ``muon`` takes orthogonal steps on matrices, and adamw's on the
     rest."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0.0)
     clip_norm: float = Field(1.0, gt=0.0)
     """Gradients of a larger norm are scaled down to it."""
@@ -216,9 +216,9 @@ class ValidationSettings(Part):
     """Fixed noise levels."""
     samples: int = Field(2, ge=0)
     """Videos sampled at each validation."""
-    sample_steps: int = Field(20, ge=1)
-    guidance: float = Field(5.0, ge=1.0)
-    shift: float = Field(5.0, ge=1.0)
+    sample_steps: int = Field(20, ge=1, le=1000)
+    guidance: float = Field(5.0, ge=1.0, le=100.0)
+    shift: float = Field(5.0, ge=1.0, le=100.0)
 
     @field_validator("sigmas")
     @classmethod

@@ -75,6 +75,8 @@ REFUSED = {
     "no such transformer": (["model.transformer=/nowhere/wan.safetensors"], "/nowhere/wan.safetensors"),
     "too large": (["memory.plan=plain", "data.sizes=[[4096, 4096]]", "data.lengths=[257]"], "Too large"),
     "a batch that can't be shared": (["optim.batch=3", "optim.micro_batch=2"], "multiple of optim.micro_batch"),
+    "betas that AdamW refuses": (["optim.betas=[0.9,1.0]"], "optim.betas.1: Input should be less than 1 (got 1.0)"),
+    "guidance that the sampler refuses": (["validation.guidance=101"], "validation.guidance: Input should be less"),
 }  # fmt: skip
 
 
