@@ -22,8 +22,8 @@ from torch import Tensor
 from .errors import SlotIDError
 
 SUFFIX = ".safetensors"
-_KIND_KEY = "slotid"
-_HASH_KEY = "slotid_sha256"
+KIND_KEY, HASH_KEY = "slotid", "slotid_sha256"
+"""Of a file's metadata: its JSON, and the hash of JSON and tensors."""
 _MAX_JSON = 1 << 20
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 
@@ -59,7 +59,7 @@ def write(
     if len(document) > _MAX_JSON:
         raise SlotIDError(f"The facts for {path.name} take {len(document)} characters, at most {_MAX_JSON} are kept.")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = _ordered(save(plain, metadata={_KIND_KEY: document, _HASH_KEY: content_hash(plain, document)}))
+    content = _ordered(save(plain, metadata={KIND_KEY: document, HASH_KEY: content_hash(plain, document)}))
     # Not mkstemp: its files stay unreadable for every other user, a server's account among them.
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}.tmp")
     try:
@@ -177,7 +177,7 @@ class SafeFile:
         self.expect(expected)
         # Copies: the library's own tensors are windows into the file, and follow whoever writes into it later.
         stored = {name: self._file.get_tensor(name).clone() for name in expected}
-        if content_hash(stored, self._document) != self._file.metadata().get(_HASH_KEY):
+        if content_hash(stored, self._document) != self._file.metadata().get(HASH_KEY):
             raise self.error("its content is not what was saved (the hash differs). Fetch or save it again")
         tensors = {}
         for name, (_, dtype) in expected.items():
@@ -203,7 +203,7 @@ class SafeFile:
             raise self.error("it is a pickle with another name, and a pickle can run code when it is opened")
 
     def _read_info(self) -> dict[str, Any]:
-        text = (self._file.metadata() or {}).get(_KIND_KEY)
+        text = (self._file.metadata() or {}).get(KIND_KEY)
         if text is None:
             raise self.error("it has no Slot-ID metadata, so it holds something else (a plain LoRA or a base model?)")
         if len(text) > _MAX_JSON:

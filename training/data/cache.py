@@ -35,7 +35,6 @@ from training.data.shard_file import (
     Shard,
     check_content,
     damaged_shard,
-    open_shard,
     shard_key,
     tensor_hash,
     tensor_name,
@@ -149,10 +148,9 @@ class Cache:
         Raises:
             SlotIDError: a shard can't be read or is not what was written.
         """
-        path = self.folder / SHARDS / self.entries[0].shard
-        check_content(path)
-        with open_shard(path) as file:
-            return file.get_tensor(EMPTY_TEXT).clone()
+        shard = self.entries[0].shard
+        check_content(self.folder / SHARDS / shard)  # no entry has this tensor's hash
+        return self._shard(shard).read([EMPTY_TEXT])[0]
 
     def load(self, entry: Entry, reference: Entry | None = None, variant: int = 0) -> Sample:
         """Read one clip's tensors.
@@ -182,14 +180,15 @@ class Cache:
         return self._read(entry, (f"reference.{variant}",))[0]
 
     def _read(self, entry: Entry, names: tuple[str, ...]) -> list[Tensor]:
-        if entry.shard not in self._shards:
-            self._shards[entry.shard] = Shard(self.folder / SHARDS / entry.shard)
-        tensors = self._shards[entry.shard].read([tensor_name(entry.index, name) for name in names])
+        tensors = self._shard(entry.shard).read([tensor_name(entry.index, name) for name in names])
         for name, tensor in zip(names, tensors, strict=True):
             if tensor_hash(tensor) != entry.sha256[name]:
                 path = self.folder / SHARDS / entry.shard
                 raise damaged_shard(path, f"{name} of {entry.id} is not what was written")
         return tensors
+
+    def _shard(self, file: str) -> Shard:
+        return self._shards.setdefault(file, Shard(self.folder / SHARDS / file))
 
 
 def open_cache(settings: Settings) -> Cache:

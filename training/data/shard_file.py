@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
-from slotid_core.safe_file import content_hash
+from slotid_core.safe_file import HASH_KEY, KIND_KEY, content_hash
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 """Of what a clip's tensors are stored in; its thumbnails are bytes, which nobody trains on."""
@@ -109,7 +109,7 @@ def shard_key(path: Path) -> str:
     """
     with open_shard(path) as file:
         try:
-            return json.loads(file.metadata()["slotid"])["key"]
+            return json.loads(file.metadata()[KIND_KEY])["key"]
         except (ValueError, LookupError, TypeError) as error:
             raise damaged_shard(path, f"what it says of itself can't be read ({error!r})") from error
 
@@ -127,7 +127,7 @@ def check_content(path: Path) -> None:
         except SafetensorError as error:
             raise damaged_shard(path, str(error)) from error
         # Inside: these tensors are windows into the file.
-        if content_hash(tensors, metadata.get("slotid")) != metadata.get("slotid_sha256"):
+        if content_hash(tensors, metadata.get(KIND_KEY)) != metadata.get(HASH_KEY):
             raise damaged_shard(path, "it is not what was written")
 
 
