@@ -66,8 +66,10 @@ class InjectedWan:
             )
         out_BCTHW = torch.empty_like(latents_BCTHW[:, : self.transformer.config.out_channels])
         # Rows whose prompt leaves too few pads need a longer context than the others, so they run apart.
-        for missing in missing_B.unique():
-            rows = missing_B == missing
+        lengths = missing_B.unique()
+        for missing in lengths:
+            # Most often all rows are alike; whoever picks some by a mask waits for the device with every tensor.
+            rows = missing_B == missing if len(lengths) > 1 else slice(None)
             self._film = {
                 block: BlockFilm(film.gamma_BD.to(device)[rows], film.beta_BD.to(device)[rows])
                 for block, film in conditioning.film.items()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.trainer.adapter import unused_parts
 from training.wan_diffusers import tiny_transformer
@@ -41,6 +42,28 @@ def test_a_clip_has_the_loss_that_it_has_alone(cache, make_settings, make_adapte
     together_B = adapter.losses(items)
     alone_B = torch.cat([adapter.losses([item]) for item in items])
     torch.testing.assert_close(together_B, alone_B, rtol=1e-5, atol=1e-5)
+
+
+class MaskedPicks(TorchDispatchMode):
+    """Counts what is picked by a mask: on a GPU each waits for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put_):
+            self.count += any(index is not None and index.dtype == torch.bool for index in args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_rows_that_are_alike_are_not_picked_by_masks(cache, make_settings, make_adapter, awake, take_batch):
+    settings = make_settings()
+    adapter, items = awake(make_adapter(settings)), take_batch(cache, settings, 4)
+    with MaskedPicks() as masked:
+        adapter.losses(items)
+    assert masked.count == 0
+    with MaskedPicks() as masked:  # of the demo's 64 tokens only 4 are left for the 8 of the identity
+        adapter.losses([*items, replace(items[0], text_LE=torch.ones(60, 4096))])
+    assert masked.count > 0
 
 
 def test_each_thing_that_can_be_dropped_changes_the_loss(cache, make_settings, make_adapter, awake, take_batch):
