@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from slotid_core.errors import SlotIDError
-from training.data.cache import MANIFEST, SETTINGS, SHARDS, Entry, Manifest, Say, write_text
+from training.data.cache import MANIFEST, SETTINGS, SHARDS, Entry, Manifest, Say, read_manifest, write_text
 from training.data.clip import Bench
 from training.data.engines import Engine, make_all
 from training.data.hashes import FileHashes
@@ -78,6 +78,7 @@ def _make_cache(
         sha256 = {v.id: hashes.of(v.path) for v in tqdm(videos, desc="reading", unit="video", leave=False)}
     finally:
         hashes.save()
+    _check_dataset(settings, set(sha256.values()))
     jobs = plan_shards(videos, list(sha256.values()), shaped_by, settings.data.clips_per_shard)
     _sweep(folder, jobs)
     for reject in known_rejects:
@@ -147,6 +148,21 @@ def _claim(folder: Path, shaped_by: dict[str, Any]) -> None:
         raise SlotIDError(f"{folder} has shards and no {SETTINGS}. Give another data.cache, or delete the folder.")
     else:
         write_text(path, json.dumps(shaped_by, indent=1, sort_keys=True) + "\n")
+
+
+def _check_dataset(settings: Settings, videos: set[str]) -> None:
+    """Nor must a slip in ``data.source``, or captions that are not there for once: shards of other videos are swept
+    away. Videos that are rendered into the cache follow from its settings."""
+    folder, source = settings.data.cache, settings.data.source
+    if source is None or not (folder / MANIFEST).is_file():
+        return
+    manifest, _ = read_manifest(folder)
+    if videos.isdisjoint(entry.video_sha256 for entry in manifest.entries):
+        raise SlotIDError(
+            f"The cache {folder} was made from other videos: none of its {len(manifest.entries)} is among the "
+            f"{len(videos)} with a caption in {source}. Set data.source back, give another data.cache, or delete the "
+            "folder to make it anew."
+        )
 
 
 def _sweep(folder: Path, jobs: Sequence[ShardJob]) -> None:

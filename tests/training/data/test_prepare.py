@@ -132,6 +132,25 @@ def test_a_changed_dataset_is_made_anew_where_it_changed(drawn_dataset, tiny_set
     assert open_cache(settings).entries[2].caption == "Something else happens."
 
 
+@pytest.mark.parametrize("slip", ["another dataset", "no captions"])
+def test_a_cache_of_other_videos_is_not_touched(
+    slip, drawn_cache, drawn_dataset, tiny_settings, make, files_of, tmp_path
+):
+    source = tmp_path / "dataset"
+    shutil.copytree(drawn_dataset, source)
+    for folder in source.iterdir():
+        if slip == "no captions":
+            (folder / "clip.txt").unlink()
+        else:
+            (folder / "clip.mp4").write_bytes(f"another video, {folder.name}".encode())
+    settings = tiny_settings(source, tmp_path / "cache")
+    shutil.copytree(drawn_cache.data.cache, settings.data.cache)
+    before = files_of(settings.data.cache)
+    with pytest.raises(SlotIDError, match=r"none of its 4 is among the \d with a caption in .*another data.cache"):
+        make(settings)
+    assert files_of(settings.data.cache) == before
+
+
 def test_damaged_shards_and_leftovers_are_put_right(
     drawn_cache, drawn_dataset, tiny_settings, make, files_of, tmp_path
 ):
