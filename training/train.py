@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # where no update is at hand, or for the second time
+        print("\nInterrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from training.settings import load
 
     settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
+    import torch
+
     from training.data.cache import MANIFEST
     from training.data.make import make_cache, what_is_there
     from training.planner import plan
@@ -69,11 +74,25 @@ def run(args: argparse.Namespace) -> int:
     if settings.data.layout == "generated" and processes.is_first and not (settings.data.cache / MANIFEST).is_file():
         print(what_is_there(make_cache(settings), settings.data.cache))
     processes.wait()
-    outcome = train(settings, processes, planned.memory_plan, ideal_seconds=planned.ideal_seconds)
+    try:
+        outcome = train(settings, processes, planned.memory_plan, ideal_seconds=planned.ideal_seconds)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(planned.memory_plan, error) from error
     if processes.is_first and outcome.finished:
         print("\n".join(_what_to_do_with(outcome.written, settings)))
     processes.close()
     return 0 if outcome.finished else 130
+
+
+def _out_of_memory(plan: str, error: Exception) -> SlotIDError:
+    from training.trainer.memory import PLANS
+
+    leaner = [f"memory.plan={name}" for name in PLANS[PLANS.index(plan) + 1 :][:1]]
+    advice = ", ".join([*leaner, "with validation.samples=0 if a sample was being made"])
+    return SlotIDError(
+        f"The card has too little memory for the memory plan {plan!r}, which was predicted to fit: {error} Start the "
+        f"same command with {advice}, or end what else is on the card; it goes on from the last checkpoint."
+    )
 
 
 def _what_to_do_with(written: Sequence[Path], settings: Settings) -> list[str]:

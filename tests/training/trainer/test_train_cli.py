@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from slotid_core.checkpoint import load_weights
 from training import sample
 from training import train as command
 from training.trainer import log as logging
+from training.trainer import run as running
 from training.trainer.state import checkpoints
 
 
@@ -97,6 +99,25 @@ def test_a_shard_that_changed_is_named_before_training(config, drawn_cache, tmp_
     shard.write_bytes(shard.read_bytes()[:-40])
     assert command.main(config(f"data.cache={broken}")) == 1
     assert shard.name in capsys.readouterr().err
+
+
+def test_a_card_that_is_too_small_after_all_is_one_clear_error(config, monkeypatch, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(running, "update", full)
+    assert command.main(config("memory.plan=offloaded", "validation.samples=0")) == 1
+    said = capsys.readouterr().err
+    assert "'offloaded', which was predicted to fit: CUDA out of memory. Tried" in said and "memory.plan=fp8" in said
+
+
+def test_an_interruption_before_the_first_update_is_no_traceback(config, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "open_cache", interrupt)
+    assert command.main(config()) == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_a_missing_settings_file_names_the_shipped_ones(capsys):
