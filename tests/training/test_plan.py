@@ -129,6 +129,12 @@ def test_a_run_that_goes_on_needs_no_room_for_the_checkpoints_it_has(big, tmp_pa
         assert predict(of, COMMON["1x80"]).disk["checkpoints"] == left * beginning // 4
 
 
+def test_a_warm_up_that_does_not_end_is_told(big):
+    for steps, told in ((199, True), (200, False)):  # the config's own warm-up is 200
+        notes = predict(changed(big, f"optim.steps={steps}"), COMMON["1x80"]).notes
+        assert any("optim.lr is never reached: optim.warmup is 200" in note for note in notes) == told
+
+
 def test_sharding_divides_the_base_and_needs_several_processes(big):
     sharing = changed(big, "memory.shard=true")
     alone = predict(big, COMMON["8x80"], 8).choice.need.card["base weights"]

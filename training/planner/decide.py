@@ -303,6 +303,9 @@ def _notes(of: Ingredients, machine: Machine, processes: int) -> list[str]:
     at_once = settings.optim.micro_batch * processes
     if settings.optim.batch % at_once:
         notes.append(f"optim.batch {settings.optim.batch} can't be shared evenly: use a multiple of {at_once}.")
+    warmup, steps = settings.optim.warmup, settings.optim.steps
+    if warmup > steps:
+        notes.append(f"optim.lr is never reached: optim.warmup is {warmup} and optim.steps {steps}.")
     if settings.data.layout != "generated":
         size = f"{of.clip_bytes / 1e6:.1f}"
         notes.append(f"Disk for the cache: at most {size} MB a clip, {size} GB per 1,000; prepare.py fills it.")
