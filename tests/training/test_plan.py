@@ -96,6 +96,13 @@ def test_seconds_follow_from_the_work_and_the_cards(big):
     assert plain.seconds_a_step < one.seconds_a_step and not plain.fits
 
 
+def test_shorter_clips_have_less_work_to_measure_against(big):
+    """wan2.1_14b.yaml has 65 and 49 frames of 480 x 720."""
+    ideal = predict(big, COMMON["1x80"]).ideal_seconds
+    long, short = (ideal[frames * 60 * 90] for frames in (17, 13))
+    assert 0.6 < short / long < 13 / 17
+
+
 def test_an_unknown_card_gets_no_seconds_and_is_told_so(big):
     planned = predict(big, Machine(name="a machine", device="Some Card", vram=60 * GIB))
     assert planned.seconds_a_step is None and planned.hours is None

@@ -67,8 +67,9 @@ class Plan:
     """FLOPs of one clip by kind."""
     seconds_a_step: float | None
     """Of one update; None where the device's peak is not known."""
-    ideal_seconds: float | None
-    """Of one update's arithmetic at that peak: what MFU is measured against. None as above."""
+    ideal_seconds: dict[int, float] | None
+    """Of one update's arithmetic at that peak: what MFU is measured against, by the latent cells of its clips. None as
+    above."""
     hours: float | None
     """Of the whole run with its validations."""
     disk: dict[str, int]
@@ -160,15 +161,20 @@ def predict(of: Ingredients, machine: Machine, processes: int = 1) -> Plan:
         choices.append(_look(of, name, machine, processes))
         if not choices[-1].problems:
             break
-    chosen, tokens = choices[-1].plan, of.shape.tokens(largest_grid(settings))
-    work = step_flops(of.shape, of.config, tokens, settings.optim.micro_batch, of.encoder, recompute=chosen != "plain")
+    chosen, largest = choices[-1].plan, largest_grid(settings)
+    grids = [latent_grid(frames, *size) for frames in settings.data.lengths for size in settings.data.sizes]
+    work_of = {grid: _work(of, grid, chosen) for grid in grids}
+    work = work_of[largest]
     seconds = _seconds_a_step(of, work, chosen, machine, processes)
+    ideal_seconds = None
+    if seconds is not None:
+        ideal_seconds = {math.prod(grid): _ideal_seconds(of, work_of[grid], machine, processes) for grid in grids}
     frames, (height, width) = max(settings.data.lengths), max(settings.data.sizes, key=math.prod)
     return Plan(
         machine=machine,
         processes=processes,
         clip=f"{frames} frames of {height} x {width}, {settings.optim.micro_batch} at once",
-        tokens=tokens,
+        tokens=of.shape.tokens(largest),
         shapes=of.shape.found,
         base=of.base,
         trained=trainable_parts(of.config),
@@ -176,7 +182,7 @@ def predict(of: Ingredients, machine: Machine, processes: int = 1) -> Plan:
         choices=tuple(choices),
         work=work,
         seconds_a_step=seconds,
-        ideal_seconds=None if seconds is None else _ideal_seconds(of, work, machine, processes),
+        ideal_seconds=ideal_seconds,
         hours=None if seconds is None else _hours(of, work, seconds, machine, processes),
         disk=_disk(of),
         notes=tuple(_notes(of, machine, processes)),
@@ -255,6 +261,11 @@ def _seconds_a_step(
         moved += 2 * of.shape.blocks * sum(rows * columns for rows, columns in of.base.linears)
     # Copies wait in the same queue as the computation, so they add to it.
     return computing + math.ceil(clips / of.settings.optim.micro_batch) * moved / BUS
+
+
+def _work(of: Ingredients, grid_Thw: tuple[int, int, int], chosen: str) -> dict[str, Work]:
+    clips, tokens = of.settings.optim.micro_batch, of.shape.tokens(grid_Thw)
+    return step_flops(of.shape, of.config, tokens, clips, of.encoder, recompute=chosen != "plain")
 
 
 def _ideal_seconds(of: Ingredients, work: dict[str, Work], machine: Machine, processes: int) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def train(
     processes: Processes,
     plan: str,
     *,
-    ideal_seconds: float | None = None,
+    ideal_seconds: Mapping[int, float] | None = None,
     show_progress: bool = True,
 ) -> Outcome:
     """Train until the last update, or until it is told to stop (Ctrl+C, SIGTERM): then it writes a checkpoint first.
@@ -147,8 +148,8 @@ def train(
 
     Args:
         plan: a memory plan of :mod:`training.trainer.memory`.
-        ideal_seconds: an update's arithmetic at the devices' peak; MFU is this over what an update took. None where
-            the peak is not known.
+        ideal_seconds: an update's arithmetic at the devices' peak by the latent cells of its clips; MFU is this over
+            what an update took. None where the peak is not known.
 
     Raises:
         SlotIDError: whatever can't be used, every check that fails, and another training that is running there.
@@ -166,7 +167,7 @@ def _train(
     settings: Settings,
     processes: Processes,
     plan: str,
-    ideal_seconds: float | None,
+    ideal_seconds: Mapping[int, float] | None,
     show_progress: bool,
     say: Callable[[str], None],
 ) -> Outcome:
@@ -201,7 +202,8 @@ def _train(
             told = update(run.adapter, state, batches, settings, processes, run.reached)
             told["seconds"] = time.monotonic() - started
             if ideal_seconds is not None:
-                told["mfu"] = ideal_seconds / told["seconds"]
+                shape = run.clips.entries[run.order.at(state.step - 1)[0]].target_shape  # all of an update are alike
+                told["mfu"] = ideal_seconds[math.prod(shape)] / told["seconds"]
             if log is not None:
                 log.write(state.step, "train", told)
             bar.set_postfix_str(_postfix(told, figures))

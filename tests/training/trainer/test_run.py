@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
 from training.trainer import log as logging
 from training.trainer import run as running
+from training.trainer.batches import BatchOrder, TrainingClips
 from training.trainer.processes import Processes
 from training.trainer.state import checkpoints
 from training.trainer.validate import HeldOut, validate
@@ -196,9 +198,20 @@ def test_the_spread_tells_a_dead_stream(cache, make_settings, make_adapter, awak
     assert untrained["spread/clip_tokens"] == 0.0 and abs(untrained["gap"]) < 1e-4
 
 
-def test_mfu_is_what_the_peak_would_take_over_what_was_taken(train, tmp_path, cache, make_settings, monkeypatch):
-    settings = make_settings(*SMALL, "optim.steps=2")
+def test_mfu_is_what_the_peak_would_take_for_these_clips_over_what_was_taken(cache, make_settings, monkeypatch):
+    """Half of the clips are shorter, and shorter ones go together."""
+    settings = make_settings(*SMALL, "optim.steps=4")
+    cache.entries = tuple(
+        replace(entry, target_shape=(1, 4, 4)) if entry.person in ("person03", "person05") else entry
+        for entry in cache.entries
+    )
+    clips = TrainingClips(cache, settings).entries
+    order = BatchOrder(clips, settings.optim.batch, settings.run.seed)
+    frames = [clips[order.at(step)[0]].target_shape[0] for step in range(4)]
+    assert set(frames) == {1, 2}
     monkeypatch.setattr(running, "open_cache", lambda settings: cache)
-    running.train(settings, Processes("cpu"), "plain", ideal_seconds=0.5, show_progress=False)
-    for line in logging.read(settings.run.folder, "train"):
-        assert line["mfu"] == pytest.approx(0.5 / line["seconds"])
+    running.train(settings, Processes("cpu"), "plain", ideal_seconds={16: 0.2, 32: 0.5}, show_progress=False)
+    told = logging.read(settings.run.folder, "train")
+    assert [line["mfu"] * line["seconds"] for line in told] == pytest.approx(
+        [{1: 0.2, 2: 0.5}[count] for count in frames]
+    )
