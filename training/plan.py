@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Predict and print.
 
     Raises:
-        SlotIDError: settings or a transformer that can't be used.
+        SlotIDError: settings or a transformer that can't be used, or the JSON can't be written.
     """
+    from training.atomic import atomic
     from training.settings import load
 
     settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     print(compare(list(common.values())))
     if args.json is not None:
         data = {"machine": planned.to_dict(), "common": {name: other.to_dict() for name, other in common.items()}}
-        args.json.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        with atomic(args.json) as temporary:
+            temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
     try:
         planned.refuse_if_too_large()
     except SlotIDError as error:

@@ -212,6 +212,8 @@ def test_the_command_line(tmp_path, capsys):
     assert "Too large for 1 x 24 GB" in capsys.readouterr().out
     assert command.main([str(CONFIGS / "tiny.yaml"), "optim.stepz=1"]) == 1
     assert "stepz" in capsys.readouterr().err
+    assert command.main([*arguments[:-1], str(out / "below a file.json")]) == 1
+    assert "Can't write below a file.json" in capsys.readouterr().err
     assert command.main([*arguments, "--processes", "2"]) == 1
     assert "expected 1 to 1" in capsys.readouterr().err
 
