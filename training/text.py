@@ -19,6 +19,9 @@ from slotid_core.errors import SlotIDError
 from training.prompts import LENGTH
 from training.settings import Settings
 
+TEXT_ENCODER_PARTS = "text_encoder", "tokenizer"
+"""What is read of the encoder's folder, which may hold a whole Wan besides."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
@@ -63,7 +66,7 @@ class UmT5:
     def __init__(self, folder: Path, device: torch.device):
         from transformers import AutoTokenizer, UMT5EncoderModel
 
-        for part in ("text_encoder", "tokenizer"):
+        for part in TEXT_ENCODER_PARTS:
             if not (folder / part).is_dir():
                 raise SlotIDError(
                     f"There is no folder {folder / part}. The text encoder (model.text_encoder, --text-encoder) is a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from slotid_core.errors import SlotIDError
@@ -56,15 +57,19 @@ class FileHashes:
         self._new = True
         return digest
 
-    def of_weights(self, path: Path) -> str:
+    def of_weights(self, path: Path, parts: Sequence[str] = ("",)) -> str:
         """One SHA-256 over a weights file, or over the weights, settings and vocabularies in a folder.
+
+        Args:
+            parts: the folder's own folders that count; all of it where left out.
 
         Raises:
             SlotIDError: there is nothing.
         """
         if path.is_file():
             return self.of(path)
-        files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json", ".model") and p.is_file())
+        inside = [p for part in parts for p in (path / part).rglob("*")]
+        files = sorted(p for p in inside if p.suffix in (".safetensors", ".json", ".model") and p.is_file())
         if not files:
             raise SlotIDError(f"There are no weights in {path}, or there is no such folder.")
         parts = [f"{file.relative_to(path).as_posix()}:{self.of(file)}" for file in files]

@@ -9,7 +9,7 @@ from typing import Any
 from slotid_core.errors import SlotIDError
 from training.data.hashes import FileHashes
 from training.settings import Settings
-from training.text import most_text_tokens
+from training.text import TEXT_ENCODER_PARTS, most_text_tokens
 
 TEXT_TOKENS = "text tokens"
 """How many a caption may have. Where none was longer, the cache is the same with any limit that leaves them whole."""
@@ -66,17 +66,20 @@ def model_hashes(settings: Settings, hashes: FileHashes, *, must_be_there: bool 
         SlotIDError: one is not there.
     """
     model = settings.model
-    named = {"model.vae": (model.vae, "tiny"), "model.text_encoder": (model.text_encoder, "hashed")}
+    named = {
+        "model.vae": (model.vae, "tiny", ("",)),
+        "model.text_encoder": (model.text_encoder, "hashed", TEXT_ENCODER_PARTS),
+    }
     found: dict[str, str | None] = {}
-    for name, (path, word) in named.items():
+    for name, (path, word, parts) in named.items():
         if path == word:
             found[name] = word
-        elif path.exists():
-            found[name] = hashes.of_weights(path)
+        elif not (missing := [path / part for part in parts if not (path / part).exists()]):
+            found[name] = hashes.of_weights(path, parts)
         elif must_be_there:
             raise SlotIDError(
-                f"There is no file or folder {path}. Set {name} to where it is; docs/training.md says where to get it. "
-                f"({word} is for the tiny Wan of tiny.yaml.)"
+                f"There is no file or folder {missing[0]}. Set {name} to where it is; docs/training.md says where to "
+                f"get it. ({word} is for the tiny Wan of tiny.yaml.)"
             )
         else:
             found[name] = None

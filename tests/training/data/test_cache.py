@@ -13,7 +13,9 @@ from slotid_core.errors import SlotIDError
 from training.data import hashes as hashing
 from training.data.cache import open_cache
 from training.data.clip import prepare_clip
+from training.data.hashes import FileHashes
 from training.data.make import make_cache
+from training.data.origin import model_hashes
 from training.data.shard_file import shard_key
 from training.data.shards import ShardJob, finished_shard
 from training.data.sources import SourceVideo
@@ -180,6 +182,30 @@ def test_no_flipped_bit_of_a_shards_header_is_taken_as_good(copied):
             assert finished_shard(settings.data.cache, job) is None, f"seed {seed}"
         with pytest.raises(SlotIDError, match="shard-00000.*[Rr]un prepare.py again"):
             _ = open_cache(settings).empty_text_LE
+
+
+def test_a_text_encoder_is_its_own_folders_and_not_the_wan_beside_them(
+    make_umt5, tiny_settings, drawn_dataset, tmp_path
+):
+    """As in diffusers' repositories, of which the transformer may be fetched after the cache was made."""
+    folder = shutil.copytree(make_umt5(32), tmp_path / "Wan")
+    settings = tiny_settings(drawn_dataset, tmp_path / "cache")
+    model = settings.model.model_copy(update={"text_encoder": folder})
+    settings = settings.model_copy(update={"model": model})
+
+    def found(**how):
+        return model_hashes(settings, FileHashes(tmp_path), **how)["model.text_encoder"]
+
+    before = found()
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text("{}")
+    assert found() == before
+    (folder / "tokenizer" / "another.json").write_text("{}")
+    assert found() != before
+    shutil.rmtree(folder / "text_encoder")  # training does not need it
+    assert found(must_be_there=False) is None
+    with pytest.raises(SlotIDError, match="text_encoder. Set model.text_encoder to where it is"):
+        found()
 
 
 def test_a_damaged_manifest(copied):
