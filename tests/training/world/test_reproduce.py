@@ -232,7 +232,7 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
     def videos(read):
         return {"traits": read.tolist(), "face": [0.5] * 40, "follows": [said] * 40, "jitter": [0.1] * 40}
 
-    facts = {"people": 40, "identity_seed": 0, "models": {}}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": videos(true), "none": videos(knows), "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
@@ -260,7 +260,7 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     mean = np.broadcast_to(true.mean(0), true.shape)
     read = {"traits": mean.tolist(), "face": [0.5] * 40, "follows": [dict.fromkeys(SLOTS, True)] * 40}
     read["jitter"] = [0.1] * 40
-    facts = {"people": 40, "identity_seed": 0, "models": {}}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
@@ -283,3 +283,11 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
 def test_an_empty_folder_of_results_is_a_page_without_figures(tmp_path):
     write_report(tmp_path)
     assert "held-out people" not in (tmp_path / "README.md").read_text()
+
+
+def test_results_about_other_traits_are_no_report(tmp_path):
+    """Of people who were drawn otherwise: each trait's figures would stand under another's name."""
+    facts = {"people": 2, "identity_seed": 0, "models": {}, "traits": [*TRAITS[1:], TRAITS[0]]}
+    (tmp_path / "bounds.json").write_text(json.dumps(facts))
+    with pytest.raises(SlotIDError, match="bounds.json was made from something else.*traits is"):
+        write_report(tmp_path)

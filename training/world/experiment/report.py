@@ -38,8 +38,9 @@ def write_report(results: Path) -> None:
         "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON",
         "files beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
-    worlds = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob(f"{BOUNDS}*.json")]
-    for bounds in sorted(worlds, key=lambda bounds: bounds["identity_seed"]):
+    worlds = {path: json.loads(path.read_text(encoding="utf-8")) for path in results.glob(f"{BOUNDS}*.json")}
+    for path, bounds in sorted(worlds.items(), key=lambda world: world[1]["identity_seed"]):
+        check(path, traits=list(TRAITS))  # figures are told by their place among them
         lines += ["", *_section(results, bounds)]
     with atomic(results / PAGE) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -52,7 +53,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     for path in sorted(results.glob("*-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if "variant" in result and result["identity_seed"] == world:
-            check(path, models=bounds["models"], people=people)
+            check(path, models=bounds["models"], people=people, traits=bounds["traits"])
             found[result["variant"], result["seed"]] = result
     check_alike(found)
     picture = results / f"figures{world_suffix(world)}.png"
