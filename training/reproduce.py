@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> None:
     def settings(name: str, seed: int) -> list[object]:
         cache = [f"data.cache={args.folder / f'cache-{name}'}"] if VARIANTS[name].own_cache else []
         folder = f"run.folder={_run_folder(args, name, seed)}"
-        return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *args.set, *cache, folder]
+        return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *cache, folder]
 
     def learned(name: str, seed: int) -> dict[str, object]:
         config, *changes = settings(name, seed)
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> None:
         _make(weights, train.main, *settings(name, seed))
         check_weights(weights, learned(name, seed))
         bench.write_bounds(args.results)
-        changes = [*VARIANTS[name].changes, f"run.seed={seed}", *args.set]
+        changes = [*args.set, *VARIANTS[name].changes, f"run.seed={seed}"]
         bench.write_result(_result(args, name, seed), name, seed, weights, changes=changes)
     bench.write_bounds(args.results)
 

@@ -1,0 +1,45 @@
+"""What the experiment's command would run, without running it."""
+
+from pathlib import Path
+
+import pytest
+
+from training import reproduce
+from training.settings import load
+from training.world import pictures
+from training.world.experiment import origin
+from training.world.experiment.results import Bench
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    """Runs the command line in a folder of its own; returns the programs with their arguments, in order."""
+    called = []
+
+    def call(main, *arguments):
+        called.append((main.__module__.split(".")[-1], [str(argument) for argument in arguments]))
+
+    monkeypatch.setattr(reproduce, "_call", call)
+    monkeypatch.setattr(
+        pictures, "draw_missing", lambda _, clips, __: called.append(("draw", {c.split for c in clips}))
+    )
+    monkeypatch.setattr(origin, "check_weights", lambda *_: None)
+    monkeypatch.setattr(Bench, "write_bounds", lambda *_: called.append(("bounds", [])))
+    monkeypatch.setattr(Bench, "write_result", lambda *_, **__: called.append(("result", [])))
+
+    def run(*arguments: str) -> list[tuple]:
+        called.clear()
+        reproduce.main(["--folder", str(tmp_path), "--people", "1", "--metric-people", "1", *arguments])
+        return list(called)
+
+    return run
+
+
+def test_what_is_set_for_all_leaves_a_variant_what_makes_it_one(plan):
+    common = ["model.slotid.gate.start=0.3", "contrast.weight=0.05", "run.seed=9", "optim.steps=7"]
+    called = plan("--variants", "slotid", "portrait_only", "--seeds", "2", "--set", *common)
+    trained = [arguments for name, arguments in called if name == "train"]
+    slotid, portrait_only = (load(Path(config), changes) for config, *changes in trained)
+    assert (slotid.model.slotid_config().gate.start, portrait_only.model.slotid_config().gate.start) == (0.3, 1.0)
+    assert (slotid.contrast.weight, portrait_only.contrast.weight) == (0.05, 0.0)
+    assert all(found.run.seed == 2 and found.optim.steps == 7 for found in (slotid, portrait_only))
