@@ -91,9 +91,20 @@ def run(args: argparse.Namespace) -> None:
     from training.world.experiment.origin import check, check_weights, learned_from
     from training.world.models import backbone, probe, vae
     from training.world.models.device import best_device
-    from training.world.models.files import read_facts
+    from training.world.models.files import read_facts, weights_id
     from training.world.pictures import draw_missing, people
 
+    models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
+    for path in models.values():
+        shipped, own = SHIPPED / f"world_{path.name}", args.from_scratch or args.further
+        if own and path.is_file() and weights_id(path) == weights_id(shipped):
+            raise SlotIDError(
+                f"{path} is the one of {SHIPPED}, and whatever is there is kept, so that nothing would be made anew or "
+                "taken further. Give an experiment with models of its own a folder of its own (--folder)."
+            )
+        if not (own or path.is_file()):
+            with atomic(path) as temporary:
+                shutil.copyfile(shipped, temporary)
     pictures = args.folder / "pictures"
     for split, count, world in (
         ("train", args.people, 0),
@@ -101,12 +112,6 @@ def run(args: argparse.Namespace) -> None:
         ("held_out", args.held_out, args.identity_seed),
     ):
         draw_missing(pictures, list(people(split, count, world)), args.workers)
-    models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
-    for path in models.values():
-        shipped = SHIPPED / f"world_{path.name}"
-        if not (path.is_file() or args.from_scratch or args.further):
-            with atomic(path) as temporary:
-                shutil.copyfile(shipped, temporary)
     start = {name: ["--start", SHIPPED / f"world_{name}.safetensors"] if args.further else [] for name in models}
     shared = [
         f"data.cache={args.folder / 'cache'}", f"data.source={pictures / 'train'}", f"model.vae={models['vae']}",

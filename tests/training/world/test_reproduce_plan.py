@@ -43,3 +43,10 @@ def test_what_is_set_for_all_leaves_a_variant_what_makes_it_one(plan):
     assert (slotid.model.slotid_config().gate.start, portrait_only.model.slotid_config().gate.start) == (0.3, 1.0)
     assert (slotid.contrast.weight, portrait_only.contrast.weight) == (0.05, 0.0)
     assert all(found.run.seed == 2 and found.optim.steps == 7 for found in (slotid, portrait_only))
+
+
+@pytest.mark.parametrize("flag", ["--further", "--from-scratch"])
+def test_models_of_ones_own_are_not_promised_where_the_shipped_ones_lie(plan, capfd, flag):
+    plan("--variants", "slotid")
+    assert not plan("--variants", "slotid", flag)
+    assert "vae.safetensors is the one of" in capfd.readouterr().err
