@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metric-people",
         type=int,
         default=1000,
-        help="for the probe: a tenth, at least two, to test it, the others to train it",
+        help="for a probe of its own: a tenth, at least two, to test it, the others to train it (%(default)s)",
     )
     add("--held-out", type=int, default=200, help="to report on (%(default)s)")
     add("--identity-seed", type=int, default=0, help="another number reports on other people")
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
     pictures = args.folder / "pictures"
     for split, count, world in (
         ("train", args.people, 0),
-        ("metric", args.metric_people, 0),
+        ("metric", 0 if models["probe"].is_file() else args.metric_people, 0),
         ("held_out", args.held_out, args.identity_seed),
     ):
         draw_missing(pictures, list(people(split, count, world)), args.workers)

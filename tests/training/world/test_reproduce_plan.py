@@ -50,3 +50,12 @@ def test_models_of_ones_own_are_not_promised_where_the_shipped_ones_lie(plan, ca
     plan("--variants", "slotid")
     assert not plan("--variants", "slotid", flag)
     assert "vae.safetensors is the one of" in capfd.readouterr().err
+
+
+def test_people_for_the_probe_are_drawn_where_a_probe_is_trained(plan):
+    assert ("draw", {"metric"}) not in plan("--variants", "slotid")
+
+
+def test_a_probe_of_its_own_is_trained_on_people_who_are_drawn(plan):
+    called = plan("--variants", "slotid", "--from-scratch")
+    assert ("draw", {"metric"}) in called and "probe" in [name for name, _ in called]
