@@ -165,24 +165,20 @@ def run(args: argparse.Namespace) -> None:
     for name, seed in missing:
         if VARIANTS[name].own_cache:
             _prepare(args.folder / f"cache-{name}", pictures / "train", *settings(name, seed), *workers)
+    bench.write_bounds(args.results)  # first: those of another experiment end this before hours of training
     if args.together > 1 and len(missing) > 1:
-        _beside(args, missing, lambda: bench.write_bounds(args.results))
+        _beside(args, missing)
         return
     for name, seed in missing:
         weights = _run_folder(args, name, seed) / "weights" / "slotid.safetensors"
         _make(weights, train.main, *settings(name, seed))
         check_weights(weights, learned(name, seed))
-        bench.write_bounds(args.results)
         changes = [*args.set, *VARIANTS[name].changes, f"run.seed={seed}"]
         bench.write_result(_result(args, name, seed), name, seed, weights, changes=changes)
-    bench.write_bounds(args.results)
 
 
-def _beside(args: argparse.Namespace, missing: list[tuple[str, int]], meanwhile: Callable[[], None]) -> None:
+def _beside(args: argparse.Namespace, missing: list[tuple[str, int]]) -> None:
     """This command once for each variant and seed, so many at once. One that fails stops no other.
-
-    Args:
-        meanwhile: what this process does while they learn.
 
     Raises:
         SlotIDError: some failed; the others are done.
@@ -203,9 +199,7 @@ def _beside(args: argparse.Namespace, missing: list[tuple[str, int]], meanwhile:
         return f"{name}-{seed}" if code else None
 
     with ThreadPoolExecutor(args.together) as pool:
-        outcomes = pool.map(run_one, missing)
-        meanwhile()
-        failed = [name for name in outcomes if name]
+        failed = [name for name in pool.map(run_one, missing) if name]
     if failed:
         raise SlotIDError(f"Not done: {', '.join(failed)}; their logs are in {logs}. The same command goes on.")
 

@@ -59,3 +59,8 @@ def test_people_for_the_probe_are_drawn_where_a_probe_is_trained(plan):
 def test_a_probe_of_its_own_is_trained_on_people_who_are_drawn(plan):
     called = plan("--variants", "slotid", "--from-scratch")
     assert ("draw", {"metric"}) in called and "probe" in [name for name, _ in called]
+
+
+def test_what_results_are_held_against_is_made_or_checked_before_anything_is_trained(plan):
+    called = [name for name, _ in plan("--variants", "slotid", "portrait_only", "--seeds", "0")]
+    assert called[-5:] == ["bounds", "train", "result", "train", "result"]
