@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> None:
     from training.world.models.files import read_facts, weights_id
     from training.world.pictures import draw_missing, people
 
+    if args.held_out < 2:
+        raise SlotIDError(f"Got --held-out {args.held_out}, expected at least 2: people are told from one another.")
     models = {name: args.folder / f"{name}.safetensors" for name in ("vae", "backbone", "probe")}
     for path in models.values():
         shipped, own = SHIPPED / f"world_{path.name}", args.from_scratch or args.further

@@ -85,7 +85,7 @@ def test_the_command_goes_on_where_it_ended(reproduced, capfd):
     ("changed", "said"),
     [
         (["optim.steps=3", "optim.steps=4"], "slotid-0.json was made from.*settings.optim.steps is 3 there and 4 here"),
-        (["2", "1"], "people is 2 there and 1 here"),
+        (["2", "3"], "people is 2 there and 3 here"),
     ],
 )
 def test_results_of_another_experiment_are_not_taken_for_this_ones(reproduced, capfd, changed, said):

@@ -64,3 +64,8 @@ def test_a_probe_of_its_own_is_trained_on_people_who_are_drawn(plan):
 def test_what_results_are_held_against_is_made_or_checked_before_anything_is_trained(plan):
     called = [name for name, _ in plan("--variants", "slotid", "portrait_only", "--seeds", "0")]
     assert called[-5:] == ["bounds", "train", "result", "train", "result"]
+
+
+def test_one_person_to_report_on_is_too_few(plan, capfd):
+    assert not plan("--held-out", "1")
+    assert "Got --held-out 1, expected at least 2" in capfd.readouterr().err
