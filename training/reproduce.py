@@ -209,11 +209,12 @@ def _beside(args: argparse.Namespace, missing: list[tuple[str, int]]) -> None:
 def _prepare(cache: Path, clips: Path, *arguments: object) -> None:
     """The cache of all clips that are there, or what is missing of it."""
     from training import prepare
+    from training.world.pictures import drawn_files
 
     manifest = cache / "manifest.json"
     if manifest.is_file():
         there = json.loads(manifest.read_text(encoding="utf-8"))
-        if len(there["entries"]) + len(there["rejects"]) == len(list(clips.glob("*.safetensors"))):
+        if len(there["entries"]) + len(there["rejects"]) == len(drawn_files(clips)):
             return
     _call(prepare.main, *arguments)
 

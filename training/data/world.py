@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from slotid_core.errors import SlotIDError
 from training.data.sources import Reject, SourceVideo
 from training.settings import Settings
-from training.world.pictures import clip_of_name, read_pictures
+from training.world.pictures import clip_of_name, drawn_files, read_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class WorldSource:
             SlotIDError: a file that names no clip of the world.
         """
         videos = []
-        for path in sorted(self._folder.glob("*.safetensors")):
+        for path in drawn_files(self._folder):
             clip = clip_of_name(path.stem)
             videos.append(SourceVideo(id=path.stem, path=path, caption=clip.caption, person=clip.person))
         return videos, []

@@ -111,6 +111,11 @@ def picture_path(folder: Path, clip: WorldClip) -> Path:
     return folder / clip.split / f"{clip.name}.safetensors"
 
 
+def drawn_files(folder: Path) -> list[Path]:
+    """What is there of one split, by name. The name of what a killed run left half written begins with a dot."""
+    return sorted(folder.glob("[!.]*.safetensors"))
+
+
 def read_pictures(path: Path) -> dict[str, Tensor]:
     """What :meth:`WorldClip.draw` drew.
 

@@ -123,6 +123,7 @@ def test_a_cache_of_fewer_people_is_gone_on_with(tmp_path, monkeypatch):
     for clips, times in ((3, 0), (4, 1)):
         for clip in range(clips):
             (tmp_path / f"{clip}.safetensors").touch()
+        (tmp_path / f".half-{clips}.safetensors").touch()
         reproduce._prepare(tmp_path, tmp_path, "config.yaml")
         assert len(made) == times and (tmp_path / "manifest.json").is_file()
 
@@ -263,6 +264,7 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     facts = {"people": 40, "identity_seed": 0, "models": {}, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
+    (tmp_path / ".slotid-0-0123456789ab.json").write_text('{"half')  # of a run that was killed
     for name in ("portrait_only", "slotid"):
         run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "settings": {}, "videos": read}
         if name == "slotid":

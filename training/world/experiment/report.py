@@ -50,7 +50,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     world, people = bounds["identity_seed"], bounds["people"]
     true_NI = np.array(bounds["true"])
     found = {}
-    for path in sorted(results.glob("*-*.json")):
+    for path in sorted(results.glob("[!.]*-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if "variant" in result and result["identity_seed"] == world:
             check(path, models=bounds["models"], people=people, traits=bounds["traits"])

@@ -19,7 +19,7 @@ from training.atomic import atomic
 from training.wan_diffusers import AutoencoderKLWan, load_vae
 from training.world.models.device import best_device, half
 from training.world.models.files import weights_id
-from training.world.pictures import read_pictures
+from training.world.pictures import drawn_files, read_pictures
 
 _TOGETHER = 100
 """On a GPU, which one clip of 80 pixels would leave idle. A CPU gains nothing from more than one."""
@@ -61,7 +61,7 @@ def round_trips(pictures: Path, split: str, vae_file: Path, kept: Path) -> tuple
         with safe_open(kept, framework="pt") as file:
             if (file.metadata() or {}).get("vae") == seen_by:
                 done = {name: file.get_tensor(name) for name in file.keys()}
-    missing = [path for path in sorted((pictures / split).glob("*.safetensors")) if path.stem not in done]
+    missing = [path for path in drawn_files(pictures / split) if path.stem not in done]
     vae = load_vae(vae_file).to(best_device())
     for start in tqdm(range(0, len(missing), _READ), desc="round trips", unit=f"{_READ} clips"):
         paths = missing[start : start + _READ]

@@ -31,7 +31,7 @@ from training.world.models.device import best_device, half
 from training.world.models.files import write_model
 from training.world.models.optimizer import MatrixOptimizer
 from training.world.models.whole import WholeClips
-from training.world.pictures import FRAMES, SIZE, read_pictures
+from training.world.pictures import FRAMES, SIZE, drawn_files, read_pictures
 
 BASE_DIM = 16
 """Wan's is 96."""
@@ -118,7 +118,7 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
     vae = new_vae(seed) if start is None else load_vae(start)
     vae.train().requires_grad_(True).to(device)
     whole, faces_HW = WholeClips(vae), _face_weights(SIZE).to(device)
-    files = sorted((pictures / "train").glob("*.safetensors"))
+    files = drawn_files(pictures / "train")
     clips_NFHW3, portraits_N1HW3 = (pictures_NFHW3.to(device) for pictures_NFHW3 in _read(files))
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
