@@ -17,7 +17,7 @@ from training import prepare, reproduce
 from training.world.experiment.intervals import r2
 from training.world.experiment.report import write_report
 from training.world.experiment.results import Bench
-from training.world.experiment.sheet import in_motion, side_by_side
+from training.world.experiment.sheet import in_motion, show, side_by_side
 from training.world.models.files import read_facts
 from training.world.models.probe import PARTS, TRAITS
 from training.world.pictures import FRAMES, SIZE, WorldClip, draw_missing, people
@@ -215,6 +215,18 @@ def test_people_side_by_side(reproduced, tmp_path):
         side_by_side(tmp_path / "sheet.png", folder / "pictures", videos, people=count, world=0, captions=[])
         heights.append(Image.open(tmp_path / "sheet.png").height)
     assert heights[1] > 1.8 * heights[0]
+
+
+def test_videos_of_other_results_are_not_shown_beside_these(reproduced, tmp_path):
+    """Where ``--results`` says another folder than the videos were made for."""
+    folder, _ = reproduced
+    shutil.copytree(folder / "results", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "side_by_side.png").unlink()
+    path = tmp_path / "slotid-0.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "videos": {**data["videos"], "sha256": ["0" * 12, "1" * 12]}}))
+    show(folder, tmp_path, world=0)
+    assert not (tmp_path / "side_by_side.png").exists()
 
 
 def test_r2_of_the_truth_and_of_the_mean():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -162,8 +163,13 @@ def numbers(probe: Probe, people: People, videos_NFHW3: Tensor) -> dict[str, lis
         "face": _rounded((measured.face_BE * reference.face_BE).sum(-1)),
         "follows": _follows(measured, people.said),
         "jitter": _rounded(jitter(videos_NFHW3)),
-        "sha256": [hashlib.sha256(video.numpy().tobytes()).hexdigest()[:12] for video in videos_NFHW3],
+        "sha256": [video_id(video.numpy()) for video in videos_NFHW3],
     }
+
+
+def video_id(video_FHW3: np.ndarray) -> str:
+    """Tells a video from all others."""
+    return hashlib.sha256(video_FHW3.tobytes()).hexdigest()[:12]
 
 
 def stranger_likeness(probe: Probe, people: People) -> list[float]:

@@ -5,6 +5,7 @@ Letters: N people, F frames, H W height and width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.numpy import load_file
 
 from training.media import SheetRow, contact_sheet, write_mp4
-from training.world.experiment.results import world_suffix
+from training.world.experiment.evaluate import video_id
+from training.world.experiment.results import BOUNDS, world_suffix
 from training.world.pictures import WorldClip, picture_path, read_pictures
 
 SIDE_BY_SIDE = "side_by_side"
@@ -33,10 +35,17 @@ def show(folder: Path, results: Path, *, world: int) -> None:
     Nothing where Slot-ID's own are not there.
 
     Args:
-        folder: reproduce.py's.
+        folder: reproduce.py's; videos in it that the results don't know are other results'.
     """
-    files = {label: folder / "videos" / f"{name}{world_suffix(world)}.safetensors" for name, label in _SHOWN.items()}
-    videos = {label: load_file(path)["videos"] for label, path in files.items() if path.is_file()}
+    videos = {}
+    for name, label in _SHOWN.items():
+        kept = folder / "videos" / f"{name}{world_suffix(world)}.safetensors"
+        told, of = (BOUNDS, "none") if name == "none" else (name, "videos")
+        result = results / f"{told}{world_suffix(world)}.json"
+        if kept.is_file() and result.is_file():
+            known, shown = json.loads(result.read_text(encoding="utf-8"))[of]["sha256"], load_file(kept)["videos"]
+            if [video_id(video) for video in shown] == known[: len(shown)]:
+                videos[label] = shown
     if "Slot-ID" not in videos:
         return
     many = min(len(video) for video in videos.values())
