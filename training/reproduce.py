@@ -52,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     except SlotIDError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.", file=sys.stderr)
+        return 130
     return 0
 
 

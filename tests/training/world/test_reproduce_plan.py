@@ -69,3 +69,12 @@ def test_what_results_are_held_against_is_made_or_checked_before_anything_is_tra
 def test_one_person_to_report_on_is_too_few(plan, capfd):
     assert not plan("--held-out", "1")
     assert "Got --held-out 1, expected at least 2" in capfd.readouterr().err
+
+
+def test_a_command_that_is_stopped_says_how_to_go_on(plan, monkeypatch, capfd):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pictures, "draw_missing", stop)
+    plan()
+    assert "Stopped; the same command goes on from here." in capfd.readouterr().err
