@@ -173,7 +173,7 @@ def video_id(video_FHW3: np.ndarray) -> str:
 
 
 def stranger_likeness(probe: Probe, people: People) -> list[float]:
-    """The floor: real videos of the next person, held against this person's reference."""
+    """The floor: real videos of somebody else, held against this person's reference."""
     wanted, reference = measure(probe, people.wanted_NFHW3), measure(probe, people.seen_NFHW3)
     return _rounded((wanted.face_BE.roll(1, 0) * reference.face_BE).sum(-1))
 

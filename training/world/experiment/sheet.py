@@ -50,7 +50,7 @@ def show(folder: Path, results: Path, *, world: int) -> None:
         return
     many = min(len(video) for video in videos.values())
     path = results / f"{SIDE_BY_SIDE}{world_suffix(world)}.png"
-    said = ["Every video has the noise and the caption of the real clip below it."]
+    said = ["All videos of a person have the same noise, and the caption of the real clip below them."]
     side_by_side(path, folder / "pictures", videos, people=min(2, many), world=world, captions=said)
     in_motion(path.with_suffix(".mp4"), folder / "pictures", videos, people=min(4, many), world=world)
 
