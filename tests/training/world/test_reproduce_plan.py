@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from slotid_core.errors import SlotIDError
 from training import reproduce
 from training.settings import load
 from training.world import pictures
 from training.world.experiment import origin
 from training.world.experiment.results import Bench
+from training.world.experiment.variants import VARIANTS
 
 
 @pytest.fixture
@@ -78,3 +80,17 @@ def test_a_command_that_is_stopped_says_how_to_go_on(plan, monkeypatch, capfd):
     monkeypatch.setattr(pictures, "draw_missing", stop)
     plan()
     assert "Stopped; the same command goes on from here." in capfd.readouterr().err
+
+
+def test_what_makes_a_variant_is_compared_between_all_others():
+    """The first of these is the one whose gate is its own; the other two should have the same."""
+
+    def learned(name, *changes):
+        settings = load(reproduce.CONFIG, [*changes, *VARIANTS[name].changes])
+        return {"settings": origin.learned_from(settings.to_dict())}
+
+    found = {(name, 0): learned(name) for name in ("clip_only", "no_film", "slotid")}
+    origin.check_alike(found)
+    found["slotid", 0] = learned("slotid", "model.slotid.gate.start=0.3")
+    with pytest.raises(SlotIDError, match="no_film-0 and slotid-0 can't be compared: model.slotid.gate.start is 0.5"):
+        origin.check_alike(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,13 @@ def check_alike(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
     Raises:
         SlotIDError: they differ; the first pair is named.
     """
-    names = list(found)
-    for name, seed in names[1:]:
-        own = [change.split("=")[0] for who in (name, names[0][0]) for change in VARIANTS[who].changes]
-        one, other = (_without(found[pair]["settings"], own) for pair in ((name, seed), names[0]))
-        if differ := _differences("", one, other):
+    # Each with each: what makes one a variant may differ between two others by mistake.
+    for pair in combinations(found, 2):
+        own = [change.split("=")[0] for name, _ in pair for change in VARIANTS[name].changes]
+        if differ := _differences("", *(_without(found[which]["settings"], own) for which in pair)):
+            one, other = (f"{name}-{seed}" for name, seed in pair)
             raise SlotIDError(
-                f"{name}-{seed} and {names[0][0]}-{names[0][1]} can't be compared: {'; '.join(differ)}. Keep such "
-                "results in folders of their own."
+                f"{one} and {other} can't be compared: {'; '.join(differ)}. Keep such results in folders of their own."
             )
 
 
