@@ -279,19 +279,19 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     (tmp_path / ".slotid-0-0123456789ab.json").write_text('{"half')  # of a run that was killed
     for name in ("portrait_only", "slotid"):
         run = {**facts, "variant": name, "seed": 0, "trained_steps": 1, "settings": {}, "videos": read}
+        run["routing"] = {"entropy": 1.0}  # of a single slot, which overlaps with none
         if name == "slotid":
             # The portrait's person is the next one.
             crossed = mean.copy()
             crossed[:, TRAITS.index("skin_depth")] = np.roll(true, -1, 0)[:, TRAITS.index("skin_depth")]
             run["crossed"] = {**read, "traits": crossed.tolist()}
-            run["routing"] = {"entropy": 1.0}  # of a single slot, which overlaps with none
         (tmp_path / f"{name}-0.json").write_text(json.dumps(run))
     write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert page.index("**Seed 0: the clip adds nothing to the portrait**") < page.index("| face |")
     (skin,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `skin_depth` |") and "[" in row)
     assert not skin[1].startswith("1.000") and skin[2].startswith("1.000 [1.000")
-    assert "| Slot-ID, seed 0 | 1.000 |  |" in page
+    assert "| Slot-ID, seed 0 | 1.000 |  |" in page and "| portrait only (w = 1), seed 0 | 1.000" not in page
 
 
 def test_an_empty_folder_of_results_is_a_page_without_figures(tmp_path):

@@ -215,7 +215,8 @@ def _whose_traits(found: dict, true_NI: np.ndarray) -> list[str]:
 def _routing(found: dict) -> list[str]:
     rows = []
     for (name, seed), result in found.items():
-        if "routing" in result:
+        # Slots of the portrait alone are as they began: nothing reads them, so nothing taught them.
+        if "routing" in result and name != "portrait_only":
             # A single slot has none to overlap with.
             figures = (f"{result['routing'][figure]:.3f}" if figure in result["routing"] else ""
                        for figure in ("entropy", "overlap"))  # fmt: skip
