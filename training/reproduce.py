@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     ]  # fmt: skip
     workers = "--workers", args.workers
     # A GPU takes many clips in the time of one.
-    vae_clips, backbone_batch, probe_batch = (1, 24, 24) if best_device().type == "cpu" else (32, 96, 48)
+    vae_clips, backbone_batch, probe_batch = (1, 24, 24) if best_device().type == "cpu" else (32, 192, 64)
     _make(
         models["vae"], vae.main, pictures, models["vae"],
         "--minutes", args.vae_minutes, "--clips", vae_clips, *start["vae"],

@@ -93,6 +93,7 @@ class Bench:
             "seed": seed,
             "changes": changes,
             "settings": learned_from(weights.facts["settings"]),
+            "cache": weights.facts["cache"],
             "trained_steps": weights.facts["trained_steps"],
             "validation": weights.facts["validation"],
             "weights": weights.sha256,
