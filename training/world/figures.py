@@ -38,10 +38,8 @@ def trait_visibility(people: int, size: int, yaws: tuple[float, ...] = (0.0, -70
         for part in ("front_F", "side_S", "dynamics_D"):
             changed = replace(one, **{part: getattr(other, part)})
             changes.setdefault(part, []).append(change(one, changed, seed))
-        for place, name in enumerate(SIDE):
-            low, high = (
-                replace(one, side_S=(*one.side_S[:place], value, *one.side_S[place + 1 :])) for value in (0.0, 1.0)
-            )
+        for name in SIDE:
+            low, high = (one.with_trait(name, value) for value in (0.0, 1.0))
             changes.setdefault(name, []).append(change(low, high, seed))
     return {
         name: {f"yaw {yaw:g}": round(float(value), 5) for yaw, value in zip(yaws, np.mean(each, 0), strict=True)}

@@ -68,6 +68,15 @@ class Identity:
                 return values[names.index(name)]
         raise SlotIDError(f"Got trait {name!r}, expected one of {', '.join(FRONT + SIDE + DYNAMICS)}.")
 
+    def with_trait(self, name: str, value: float) -> Identity:
+        """The same person but for one trait."""
+        self.trait(name)
+        changed = {
+            part: tuple(value if other == name else own for other, own in zip(names, getattr(self, part), strict=True))
+            for part, names in (("front_F", FRONT), ("side_S", SIDE), ("dynamics_D", DYNAMICS))
+        }
+        return Identity(**changed)
+
 
 def sample_identity(seed: int) -> Identity:
     """A random person, the same for the same seed on every machine.

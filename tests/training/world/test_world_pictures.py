@@ -94,9 +94,8 @@ def test_the_side_of_a_person_is_hidden_in_front_and_plain_from_the_side():
 
 @pytest.mark.parametrize("name", SIDE)
 def test_each_trait_of_the_side_shows_from_the_side(name):
-    place = SIDE.index(name)
     identity, _ = person(5)
-    low, high = (replace(identity, side_S=(*identity.side_S[:place], v, *identity.side_S[place + 1 :])) for v in (0, 1))
+    low, high = (identity.with_trait(name, value) for value in (0.0, 1.0))
     front, side = _change(low, high, 0.0), max((_change(low, high, yaw) for yaw in (-60.0, 60.0)), key=torch.sum)
     assert side.max() > 0.1
     assert side.mean() > 4 * front.mean()
