@@ -54,7 +54,7 @@ def test_models_of_ones_own_are_not_promised_where_the_shipped_ones_lie(plan, ca
     assert "vae.safetensors is the one of" in capfd.readouterr().err
 
 
-def test_people_for_the_probe_are_drawn_where_a_probe_is_trained(plan):
+def test_nobody_is_drawn_for_a_probe_that_is_there(plan):
     assert ("draw", {"metric"}) not in plan("--variants", "slotid")
 
 
