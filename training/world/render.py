@@ -171,7 +171,7 @@ def _render(heads: list[HeadTraits], views: list[Scene], behind_BHW3: Tensor, fa
     rows, count = topology(behind_BHW3.device).skin_grid
     skin = drawn.mesh.head_BV3[:, : rows * count].view(batch, rows, count, 3)
     marks = pose_points(drawn.turned_B33, face_landmarks(skin, drawn.plan))
-    marks = _project(marks, drawn.camera, height, width)
+    marks = project(marks, drawn.camera, height, width)
     low, high = marks[..., :2].amin(1), marks[..., :2].amax(1)
     return Rendered(
         image_BHW3=drawn.image_BHW3,
@@ -203,7 +203,7 @@ def _draw(heads: list[HeadTraits], views: list[Scene], behind_BHW3: Tensor, fact
     shapes = topology(device, detail.step)
     mesh = build_mesh(front, side, lit_side, plan, pose, detail.step)
 
-    points = _project(mesh.world_BV3, camera, height, width)
+    points = project(mesh.world_BV3, camera, height, width)
     enlarged = points * torch.tensor([factor, factor, 1.0], device=device)
     fragments = rasterize(enlarged, shapes.triangles_F3, shapes.two_sided_F, height * factor, width * factor)
     towards = light_directions(light)
@@ -259,7 +259,7 @@ def _pixel_means(canvas: Tensor) -> Tensor:
     return total / factor**2
 
 
-def _project(world_BN3: Tensor, camera, height: int, width: int) -> Tensor:
+def project(world_BN3: Tensor, camera, height: int, width: int) -> Tensor:
     """Pixels and distance from the camera plane. The offset slides the picture, so the view stays frontal."""
     x, y, z = world_BN3.unbind(-1)
     depth = CAMERA_DISTANCE - z

@@ -18,8 +18,9 @@ from training.world.experiment.intervals import r2
 from training.world.experiment.report import write_report
 from training.world.experiment.results import Bench
 from training.world.experiment.sheet import in_motion, show, side_by_side
+from training.world.identity import TRAITS
 from training.world.models.files import read_facts
-from training.world.models.probe import PARTS, TRAITS
+from training.world.models.probe import PARTS
 from training.world.pictures import FRAMES, SIZE, WorldClip, draw_missing, people
 from training.world.scenario import SLOTS
 

@@ -11,14 +11,16 @@ from torch.nn import functional
 
 from slotid_core.errors import SlotIDError
 from training.reproduce import SHIPPED
+from training.world.identity import TRAITS, sample_identity
 from training.world.models import probe as probing
 from training.world.models.clips import round_trips
 from training.world.models.faces import augmented, learn_faces, moved
 from training.world.models.files import read_facts, weights_id, write_model
-from training.world.models.probe import TRAITS, Probe, measure
-from training.world.models.states import STATE, mirrored_states, undrawn
+from training.world.models.probe import Probe, measure, traits_of
+from training.world.models.states import STATE, mirrored_states, states_of, undrawn
+from training.world.models.truth import Truth
 from training.world.pictures import draw_missing, people
-from training.world.scenario import SLOTS
+from training.world.scenario import SLOTS, Scenario, labels, sample_scenarios
 
 
 def clips_of(people: int, seed: int) -> torch.Tensor:
@@ -52,11 +54,12 @@ def test_a_batch_is_moved_as_its_clips_would_be_one_by_one():
     random = np.random.RandomState(0)
     clips_BFHW3 = torch.from_numpy(random.randint(256, size=(51, 3, 10, 12, 3), dtype=np.uint8))
     grid = [(y, x) for y in range(-3, 4) for x in range(-3, 4)] + [(0, 0), (3, -3)]
-    brightness_B, mirrored_B = random.uniform(0.9, 1.1, size=51), random.uniform(size=51) < 0.5
-    seen_BFHW3 = moved(clips_BFHW3, np.array(grid), brightness_B, mirrored_B)
-    for clip, (dy, dx), brightness, mirrored, seen in zip(
-        clips_BFHW3, grid, brightness_B, mirrored_B, seen_BFHW3, strict=True
+    brightness_B, (mirrored_B, reversed_B) = random.uniform(0.9, 1.1, size=51), random.uniform(size=(2, 51)) < 0.5
+    seen_BFHW3 = moved(clips_BFHW3, np.array(grid), brightness_B, mirrored_B, reversed_B)
+    for clip, (dy, dx), brightness, mirrored, turned, seen in zip(
+        clips_BFHW3, grid, brightness_B, mirrored_B, reversed_B, seen_BFHW3, strict=True
     ):
+        clip = clip.flip(0) if turned else clip
         pictures = (clip.flip(2) if mirrored else clip).permute(0, 3, 1, 2).float() / 255
         padded = functional.pad(pictures, (3, 3, 3, 3), mode="replicate")
         cut = padded[:, :, 3 + dy : 13 + dy, 3 + dx : 15 + dx].permute(0, 2, 3, 1)
@@ -79,9 +82,9 @@ def test_what_is_true_of_a_clip_in_a_mirror():
     random = np.random.RandomState(0)
     said = [{slot: int(random.randint(len(known))) for slot, known in SLOTS.items()} for _ in range(60)]
     traits_NI, states_NFS = torch.rand(60, len(TRAITS)), torch.randn(60, 17, len(STATE))
-    truth = probing._Truth.of(traits_NI, said, states_NFS, torch.device("cpu"))
+    truth = Truth.of(traits_NI, said, states_NFS, torch.device("cpu"))
     clip_B, mirrored_B = random.randint(60, size=200), random.uniform(size=200) < 0.5
-    index_B, traits_BI, words_BK, states_BFS = truth.at(mirrored_B, clip_B)
+    index_B, traits_BI, words_BK, states_BFS = truth.at(mirrored_B, np.zeros(200, bool), clip_B)
     assert index_B.tolist() == clip_B.tolist()
     for row, (i, mirrored) in enumerate(zip(clip_B, mirrored_B, strict=True)):
         traits_I, words, states_FS = traits_NI[i].clone(), dict(said[i]), states_NFS[i]
@@ -94,6 +97,27 @@ def test_what_is_true_of_a_clip_in_a_mirror():
             states_FS = mirrored_states(states_FS)
         assert torch.equal(traits_BI[row], traits_I) and torch.equal(states_BFS[row], states_FS)
         assert dict(zip(SLOTS, words_BK[row].tolist(), strict=True)) == words
+
+
+def test_what_is_true_of_a_clip_from_its_last_frame_to_its_first():
+    """Whoever performs what is said of it moves as it does."""
+    seeds = range(30)
+    people, scenarios = [sample_identity(seed) for seed in seeds], [sample_scenarios(seed, 1)[0] for seed in seeds]
+    states_NFS = torch.stack([states_of(*one) for one in zip(people, scenarios, seeds, strict=True)])
+    traits_NI = torch.stack([traits_of(person) for person in people])
+    truth = Truth.of(traits_NI, [labels(said) for said in scenarios], states_NFS, torch.device("cpu"))
+    every, yes = np.arange(30), np.ones(30, bool)
+    _, traits_BI, words_BK, states_BFS = truth.at(~yes, yes, every)
+    for person, traits_I, words_K, theirs_FS, seed in zip(people, traits_BI, words_BK, states_BFS, seeds, strict=True):
+        for name, value in zip(TRAITS, traits_I.tolist(), strict=True):
+            person = person.with_trait(name, value)
+        said = {slot: SLOTS[slot][word] for slot, word in zip(SLOTS, words_K.tolist(), strict=True)}
+        performed_FS = states_of(person, Scenario(**said), seed)
+        assert torch.allclose(performed_FS, theirs_FS, atol=1e-5)
+        assert not torch.allclose(performed_FS.flip(0), theirs_FS, atol=0.7)
+    assert torch.equal(truth.at(yes, yes, every)[3], mirrored_states(states_NFS.flip(1)))
+    lead = TRAITS.index("smile_lead")
+    assert torch.allclose(truth.at(yes, yes, every)[1][:, lead], traits_NI[:, lead])
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """Learning a VAE from whole clips: the same numbers as diffusers' own way of a few frames at a time."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.wan_diffusers import AutoencoderKLWan
-from training.world.models.vae import _face_weights
+from training.world.models.focus import counts, parts_of_clips
+from training.world.models.vae import _Pictures
 from training.world.models.whole import WholeClips
+from training.world.pictures import WorldClip
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,17 @@ def test_a_whole_clip_takes_far_fewer_operations(vae):
     assert 3 * few.calls < many.calls
 
 
-def test_faces_count_more_and_pictures_as_much_as_before():
-    weights = _face_weights(80)
-    assert float(weights.mean()) == pytest.approx(1)
-    assert float(weights[36, 40] / weights[0, 0]) == pytest.approx(4, rel=0.05)
+def test_what_counts_is_cut_and_mirrored_with_its_clip():
+    """Clips that are pictures of how much their own pixels count."""
+    known = [WorldClip(split="train", index=index, clip=0) for index in range(4)]
+    parts = parts_of_clips(known)
+    shown = (30 * counts(parts)).round().to(torch.uint8)[..., None].expand(-1, -1, -1, -1, 3)
+    for frames, side in ((17, 80), (9, 48)):
+        random = np.random.RandomState(0)
+        crops, counted = _Pictures(shown, parts).crops(random, 8, frames, side)
+        assert crops.shape == (8, 3, frames, side, side) and counted.shape == (8, 1, frames, side, side)
+        # Counts of a part of a clip have another mean: alike but for one factor.
+        pixels = (crops[:, :1] + 1) * 127.5 / 30
+        factor = (counted.sum((1, 2, 3, 4)) / pixels.sum((1, 2, 3, 4))).view(-1, 1, 1, 1, 1)
+        assert torch.allclose(factor * pixels, counted, atol=0.05), side
+        assert float(counted.max() / counted.min()) > 4

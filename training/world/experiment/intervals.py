@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.world.models.probe import TRAITS
+from training.world.identity import TRAITS
 
 Draws = tuple[float, Sequence[float]]
 """A figure, and what it is on each of the resampled populations, which are the same for every figure."""

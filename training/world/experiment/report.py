@@ -19,7 +19,8 @@ from training.world.experiment.plots import write_plots
 from training.world.experiment.results import BOUNDS, world_suffix
 from training.world.experiment.sheet import SIDE_BY_SIDE
 from training.world.experiment.variants import VARIANTS
-from training.world.models.probe import PARTS, TRAITS
+from training.world.identity import TRAITS
+from training.world.models.probe import PARTS
 from training.world.scenario import SLOTS
 
 PAGE = "README.md"

@@ -53,12 +53,14 @@ def new_backbone(seed: int) -> WanTransformer3DModel:
 
 
 def train(
-    settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, start: Path | None, processes: Processes
+    settings: Settings, out: Path, *, minutes: float, batch: int, seed: int, start: Path | None, processes: Processes,
+    rate: float = 1.0,
 ) -> None:  # fmt: skip
     """Learn for so many minutes from the cache of the settings, held-out people left out.
 
     Args:
         batch: clips in one update, over all processes.
+        rate: of learning at most, as a share of a new one's.
     """
     device, rows = processes.device, batch // processes.count
     random = np.random.RandomState([seed, processes.rank])
@@ -96,7 +98,7 @@ def train(
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
         processes.sum_gradients(dict(model.named_parameters()))
-        optimizer.step(min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
+        optimizer.step(rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - share)))
         follow = get_ema_multi_avg_fn(min(_EMA, (1 + step) / (10 + step)))
         follow(list(averaged.values()), list(model.state_dict().values()), None)
         found = processes.sum(loss.detach()).item()
@@ -134,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1.0, help="share of a new one's; less where there is a start")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_intermixed_args(argv)
@@ -141,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     processes = Processes()
     train(
         settings, args.out, minutes=args.minutes, batch=args.batch, seed=args.seed, start=args.start,
-        processes=processes,
+        processes=processes, rate=args.rate,
     )  # fmt: skip
     processes.close()
     return 0

@@ -30,17 +30,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slotid_core.errors import SlotIDError
-from training.world.identity import DYNAMICS, FRONT, SIDE, Identity
+from training.world.identity import DYNAMICS, FRONT, SIDE, TRAITS, Identity
 from training.world.models.clips import round_trips
 from training.world.models.device import best_device, half
 from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
 from training.world.models.files import read_facts, write_model
-from training.world.models.states import STATE, mirrored_states, states_of_clip, undrawn_batches
+from training.world.models.states import STATE, states_of_clip, undrawn_batches
+from training.world.models.truth import Truth
 from training.world.pictures import FRAMES, clip_of_name
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
-TRAITS = FRONT + SIDE + DYNAMICS
 _CURVES = 64
 """Performances in an update that nobody drew."""
 
@@ -102,7 +102,7 @@ class Probe(nn.Module):
         # Frames learn what they show from the states alone, which are known of every frame.
         dynamics_BI = self.dynamics(state_BFS.detach())
         return Measured(
-            torch.cat([self.looks(both_BD).float(), dynamics_BI.float()], -1),
+            torch.cat([self.looks(functional.dropout(both_BD, 0.2, self.training)).float(), dynamics_BI.float()], -1),
             {slot: layer(both_BD).float() for slot, layer in self.slots.items()},
             self.face_of(seen_BFD),
             state_BFS,
@@ -138,43 +138,9 @@ def traits_of(identity: Identity) -> Tensor:
     return torch.tensor(identity.front_F + identity.side_S + identity.dynamics_D)
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """What is true of all clips; the second of two is that of the clips in a mirror."""
-
-    traits_2NI: Tensor
-    words_2NK: Tensor
-    """Classes in the order of :data:`training.world.scenario.SLOTS`."""
-    states_2NFS: Tensor
-
-    @classmethod
-    def of(cls, traits_NI: Tensor, said: list[dict[str, int]], states_NFS: Tensor, device: torch.device) -> _Truth:
-        words_NK = torch.tensor([[words[slot] for slot in SLOTS] for words in said])
-        both = [(traits_NI, words_NK, states_NFS), _mirrored(traits_NI, words_NK, states_NFS)]
-        return cls(*(torch.stack(pair).to(device) for pair in zip(*both, strict=True)))
-
-    def at(self, mirrored_B: np.ndarray, clip_B: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of these clips: their indices on the device, traits, words and states."""
-        device = self.traits_2NI.device
-        mirror_B, index_B = torch.from_numpy(np.stack([mirrored_B, clip_B])).to(device)
-        return index_B, *(x[mirror_B, index_B] for x in (self.traits_2NI, self.words_2NK, self.states_2NFS))
-
-
-def _mirrored(traits_NI: Tensor, words_NK: Tensor, states_NFS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What is true of clips that are seen in a mirror."""
-    traits_NI, words_NK = traits_NI.clone(), words_NK.clone()
-    for name in ("mark", "smile_lead"):
-        traits_NI[:, TRAITS.index(name)] = 1 - traits_NI[:, TRAITS.index(name)]
-    for slot, a, b in (("action", "rightwards", "leftwards"), ("light", "from the left", "from the right")):
-        others = [value.replace(a, b) if a in value else value.replace(b, a) for value in SLOTS[slot]]
-        place = list(SLOTS).index(slot)
-        words_NK[:, place] = torch.tensor([SLOTS[slot].index(other) for other in others])[words_NK[:, place]]
-    return traits_NI, words_NK, mirrored_states(states_NFS)
-
-
 def train(
     pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int,
-    start: Path | None,
+    start: Path | None, rate: float = 1e-3,
 ) -> None:  # fmt: skip
     """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on.
 
@@ -196,9 +162,9 @@ def train(
     random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
     curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 8, first=held_back)
-    clips, truth, used_U = clips.to(device), _Truth.of(traits_NI, said, states_NFS, device), np.array(used)
+    clips, truth, used_U = clips.to(device), Truth.of(traits_NI, said, states_NFS, device), np.array(used)
     # Each state counts by its own spread: what the corners of a mouth do apart is a tenth of what a head turns.
-    spread_S = truth.states_2NFS[0].std((0, 1))
+    spread_S = truth.states_4NFS[0].std((0, 1))
     probe = Probe()
     if start is not None:
         own = probe.state_dict()
@@ -206,18 +172,18 @@ def train(
             {**own, **{name: value for name, value in load_file(start).items() if value.shape == own[name].shape}}
         )
     probe.to(device).train()
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=rate, weight_decay=0.05)
     started, step = time.monotonic(), 0
     log = out.with_suffix(".log").open("a")
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        rate = 1e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        now = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        clip_B, mirrored_B = random.choice(used_U, size=batch), random.uniform(size=batch) < 0.5
-        index_B, traits_BI, words_BK, state_BFS = truth.at(mirrored_B, clip_B)
+            group["lr"] = now
+        clip_B, (mirrored_B, reversed_B) = random.choice(used_U, size=batch), random.uniform(size=(2, batch)) < 0.5
+        index_B, traits_BI, words_BK, state_BFS = truth.at(mirrored_B, reversed_B, clip_B)
         curves_BFS, dynamics_BI = (tensor.to(device) for tensor in next(curves))
         with half(device):
-            measured = probe(augmented(clips[index_B], random, mirrored_B))
+            measured = probe(augmented(clips[index_B], random, mirrored_B, reversed_B))
             from_curves_BI = probe.dynamics(curves_BFS)
         loss_state = ((measured.state_BFS - state_BFS) / spread_S).square().mean()
         loss_curves = (from_curves_BI.float() - dynamics_BI).square().mean()
@@ -325,19 +291,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at most; less where there is a start")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--start", type=Path, help="an earlier probe; layers of another shape are made anew")
     args = parser.parse_args(argv)
     train(
-        args.pictures,
-        args.vae,
-        args.out,
-        minutes=args.minutes,
-        held_back=args.held_back,
-        batch=args.batch,
-        seed=args.seed,
-        start=args.start,
-    )
+        args.pictures, args.vae, args.out, minutes=args.minutes, held_back=args.held_back, batch=args.batch,
+        seed=args.seed, start=args.start, rate=args.rate,
+    )  # fmt: skip
     return 0
 
 

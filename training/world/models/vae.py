@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,15 @@ from training.wan_diffusers import AutoencoderKLWan, load_vae
 from training.wan_keys import vae_to_original
 from training.world.models.device import best_device, half
 from training.world.models.files import write_model
+from training.world.models.focus import counts, mirrored, parts_of_clips, parts_of_portraits
 from training.world.models.optimizer import MatrixOptimizer
 from training.world.models.whole import WholeClips
-from training.world.pictures import FRAMES, SIZE, drawn_files, read_pictures
+from training.world.pictures import FRAMES, SIZE, clip_of_name, drawn_files, read_pictures
 
 BASE_DIM = 16
 """Wan's is 96."""
 _NOISE = 0.05
 """Added to latents in training, in units of their spread: neighbouring latents have to decode alike."""
-_FACE_COUNTS, _FACE_AT, _FACE_SPREAD = 4.0, (0.45, 0.5), 0.2
-"""So many times as much as the rim do errors in the middle of a picture count, where faces are: height and width of the
-middle, and how far it spreads, in shares of the picture. The mean of all weights is 1."""
 _FINE_FROM = 0.4
 """Share of the time after which the residual branches at full and half size learn too, on whole pictures. They take
 most of the arithmetic and give the least."""
@@ -84,56 +83,74 @@ def _without_fine_branches(vae: AutoencoderKLWan) -> Iterator[None]:
             del block.forward
 
 
-def _read(files: list[Path]) -> tuple[Tensor, Tensor]:
-    """All clips and portraits, uint8 ``[N, F, H, W, 3]``, kept in memory: a GPU learns faster than a disk reads."""
-    seen = [read_pictures(path) for path in tqdm(files, desc="reading", leave=False)]
-    return torch.stack([one["clip"] for one in seen]), torch.stack([one["portrait"][None] for one in seen])
+@dataclass(frozen=True)
+class _Pictures:
+    """All clips, or all portraits as clips of one frame, kept in memory: a GPU learns faster than a disk reads."""
 
+    clips_NFHW3: Tensor
+    """uint8"""
+    parts_NFK4: Tensor
+    """As :func:`parts_of_clips`."""
 
-def _crops(clips_NFHW3: Tensor, random: np.random.RandomState, count: int, frames: int, side: int) -> Tensor:
-    """``[B, 3, frames, side, side]`` in -1 to 1 from uint8 clips, half of them in a mirror."""
-    crops = []
-    for index in random.randint(len(clips_NFHW3), size=count):
-        clip = clips_NFHW3[index]
-        t, y, x = (
-            random.randint(most - size + 1) for most, size in zip(clip.shape[:3], (frames, side, side), strict=True)
+    @classmethod
+    def read(cls, files: list[Path], device: torch.device) -> tuple[_Pictures, _Pictures]:
+        """Clips and portraits."""
+        known = [clip_of_name(path.stem) for path in files]
+        seen = [read_pictures(path) for path in tqdm(files, desc="reading", leave=False)]
+        clips, portraits = (torch.stack([one[name] for one in seen]).to(device) for name in ("clip", "portrait"))
+        return (
+            cls(clips, parts_of_clips(known).to(device)),
+            cls(portraits[:, None], parts_of_portraits(known).to(device)),
         )
-        crop = clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2)
-        crops.append(crop.flip(-1) if random.uniform() < 0.5 else crop)
-    return torch.stack(crops).float() / 127.5 - 1
+
+    def crops(self, random: np.random.RandomState, count: int, frames: int, side: int) -> tuple[Tensor, Tensor]:
+        """``[B, 3, frames, side, side]`` in -1 to 1, half of them in a mirror, and how much each pixel counts,
+        ``[B, 1, frames, side, side]``. Of whole pictures the mean over each clip is 1."""
+        crops, parts, corners = [], [], []
+        for index in random.randint(len(self.clips_NFHW3), size=count):
+            clip = self.clips_NFHW3[index]
+            t, y, x = (
+                random.randint(most - size + 1) for most, size in zip(clip.shape[:3], (frames, side, side), strict=True)
+            )
+            mirror = random.uniform() < 0.5
+            crop = clip[t : t + frames, y : y + side, x : x + side].permute(3, 0, 1, 2)
+            crops.append(crop.flip(-1) if mirror else crop)
+            part = self.parts_NFK4[index, t : t + frames]
+            parts.append(mirrored(part) if mirror else part)
+            corners.append((y, SIZE - side - x if mirror else x))
+        counts_BFHW = counts(torch.stack(parts))
+        cut = [c[:, y : y + side, x : x + side] for c, (y, x) in zip(counts_BFHW, corners, strict=True)]
+        return torch.stack(crops).float() / 127.5 - 1, torch.stack(cut)[:, None]
 
 
-def _face_weights(side: int) -> Tensor:
-    """``[H, W]`` of a whole picture."""
-    at = (torch.arange(side) + 0.5) / side
-    y_H, x_W = (torch.exp(-0.5 * ((at - middle) / _FACE_SPREAD) ** 2) for middle in _FACE_AT)
-    weights_HW = 1 + (_FACE_COUNTS - 1) * y_H[:, None] * x_W
-    return weights_HW / weights_HW.mean()
+def train(
+    pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, start: Path | None, rate: float | None = None
+) -> None:
+    """Learn for so many minutes, from so many whole clips in an update.
 
-
-def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, start: Path | None) -> None:
-    """Learn for so many minutes, from so many whole clips in an update."""
+    Args:
+        rate: the highest, as a share of what a new VAE begins with; 1, or 0.5 where there is one to start from.
+    """
     random, device = np.random.RandomState(seed), best_device()
+    rate = rate or (1.0 if start is None else 0.5)
     noise = torch.Generator(device).manual_seed(seed)
     vae = new_vae(seed) if start is None else load_vae(start)
     vae.train().requires_grad_(True).to(device)
-    whole, faces_HW = WholeClips(vae), _face_weights(SIZE).to(device)
-    files = drawn_files(pictures / "train")
-    clips_NFHW3, portraits_N1HW3 = (pictures_NFHW3.to(device) for pictures_NFHW3 in _read(files))
+    whole = WholeClips(vae)
+    drawn, portraits = _Pictures.read(drawn_files(pictures / "train"), device)
     optimizer = MatrixOptimizer(vae, matrix_rate=0.02, other_rate=3e-3)
     log = out.with_suffix(".log").open("a")
     started, step, running = time.monotonic(), 0, None
 
-    def learn(wanted: Tensor, weight: float) -> float:
+    def learn(wanted: Tensor, counted: Tensor, weight: float) -> float:
         with half(device):
             latents = whole.encode(wanted)
             spread = latents.detach().float().std()
             blur = torch.randn(latents.shape, generator=noise, device=device)
             decoded = whole.decode(latents + _NOISE * spread * blur)
         error = decoded.float() - wanted
-        counts = faces_HW if wanted.shape[-1] == SIZE else 1  # crops show anything
         # Squares bring colours and large shapes in first; absolute errors then keep edges.
-        loss = (counts * (error.square() + 0.1 * error.abs())).mean()
+        loss = (counted * (error.square() + 0.1 * error.abs())).mean()
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         (weight * loss).backward()
@@ -143,11 +160,11 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
         fine = share > _FINE_FROM or start is not None
         with nullcontext() if fine else _without_fine_branches(vae):
             side = SIZE if fine else 48
-            learn(_crops(portraits_N1HW3, random, 2 * clips, 1, side), 0.2)
+            learn(*portraits.crops(random, 2 * clips, 1, side), 0.2)
             # Colours drift beyond the length that was learned from, so the end sees whole clips.
             crops = (clips, FRAMES, side) if fine else (6 * clips, 9, side)
-            found = learn(_crops(clips_NFHW3, random, *crops), 1.0)
-        optimizer.step(min(1, (step + 1) / 20) * (0.02 + (0.98 if start is None else 0.5) * (1 - share)))
+            found = learn(*drawn.crops(random, *crops), 1.0)
+        optimizer.step(rate * min(1, (step + 1) / 20) * (0.02 + 0.98 * (1 - share)))
         running = found if running is None else 0.97 * running + 0.03 * found
         if step % 25 == 0:
             seconds = round(time.monotonic() - started)
@@ -158,7 +175,7 @@ def train(pictures: Path, out: Path, *, minutes: float, clips: int, seed: int, s
         step += 1
         if step % 250 == 0:
             write(vae, out.with_suffix(".part.safetensors"), {"steps": step})
-    fold(vae, clips_NFHW3[:100])
+    fold(vae, drawn.clips_NFHW3[:100])
     facts = {"steps": step, "minutes": minutes, "clips": clips, "seed": seed, "base_dim": BASE_DIM}
     facts["psnr"] = -10 * math.log10(running)
     write(vae, out, facts)
@@ -197,12 +214,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--clips", type=int, default=1, help="in an update (1); a GPU has room for more")
+    parser.add_argument("--rate", type=float, help="share of a new one's; smaller where an update sees few clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_args(argv)
     # Shapes are few and come again and again: cuDNN looks for the fastest kernels, for as long as this learns.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        train(args.pictures, args.out, minutes=args.minutes, clips=args.clips, seed=args.seed, start=args.start)
+        train(
+            args.pictures, args.out, minutes=args.minutes, clips=args.clips, seed=args.seed, start=args.start,
+            rate=args.rate,
+        )  # fmt: skip
     return 0
 
 
