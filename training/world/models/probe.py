@@ -101,8 +101,10 @@ class Probe(nn.Module):
         state_BFS = self.state(seen_BFD).float()
         # Frames learn what they show from the states alone, which are known of every frame.
         dynamics_BI = self.dynamics(state_BFS.detach())
+        # Looks are learned from few people, whom they are not to know by single features.
+        looks_BI = self.looks(functional.dropout(both_BD, 0.2, self.training))
         return Measured(
-            torch.cat([self.looks(functional.dropout(both_BD, 0.2, self.training)).float(), dynamics_BI.float()], -1),
+            torch.cat([looks_BI.float(), dynamics_BI.float()], -1),
             {slot: layer(both_BD).float() for slot, layer in self.slots.items()},
             self.face_of(seen_BFD),
             state_BFS,
