@@ -14,6 +14,7 @@ from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
 from training import prepare, reproduce
+from training.world.experiment import report
 from training.world.experiment.intervals import r2
 from training.world.experiment.report import write_report
 from training.world.experiment.results import Bench
@@ -178,6 +179,14 @@ def test_the_report_names_every_result(reproduced):
     assert all(f"`{trait}`" in page for trait in TRAITS)
     for picture in ("figures.png", "side_by_side.png"):
         assert f"]({picture})" in page and (folder / "results" / picture).is_file()
+
+
+@pytest.mark.parametrize("folder", ["outputs/world/results", "docs/results/world"])
+def test_the_report_leads_to_what_is_said_about_it(folder, tmp_path):
+    project = Path(report.__file__).parents[3]
+    link = re.fullmatch(r"\[world\.md\]\((.*)\)", report._about(project / folder))[1]
+    assert (project / folder).joinpath(link).resolve() == project / "docs" / "world.md"
+    assert report._about(tmp_path) == "docs/world.md"
 
 
 def test_people_in_motion_side_by_side(tmp_path):

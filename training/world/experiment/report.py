@@ -6,6 +6,7 @@ Letters: N people, I traits.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_report(results: Path) -> None:
     lines = [
         "# Slot-ID World: results",
         "",
-        "Figures of people who do not exist, on a small Wan trained on them ([world.md](../../world.md)). They say",
+        f"Figures of people who do not exist, on a small Wan trained on them ({_about(results)}). They say",
         "what the method does there, and nothing of Wan 14B. Made by `python training/reproduce.py` from the JSON",
         "files beside this page; brackets are 95 % intervals over people (bootstrap).",
     ]
@@ -45,6 +46,14 @@ def write_report(results: Path) -> None:
         lines += ["", *_section(results, bounds)]
     with atomic(results / PAGE) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _about(results: Path) -> str:
+    """The page about the world, as a link where the results lie in the same folder as this project."""
+    project = Path(__file__).resolve().parents[3]
+    if not results.resolve().is_relative_to(project):
+        return "docs/world.md"
+    return f"[world.md]({Path(os.path.relpath(project / 'docs/world.md', results.resolve())).as_posix()})"
 
 
 def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
