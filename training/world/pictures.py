@@ -61,6 +61,11 @@ class WorldClip:
         return sample_scenarios(self.seed, CLIPS)[self.clip]
 
     @property
+    def chance(self) -> int:
+        """Seed of what neither the person nor the caption says, as ``perform`` takes it."""
+        return 2 * self.seed + self.clip
+
+    @property
     def caption(self) -> str:
         return caption(self.scenario)
 
@@ -79,7 +84,7 @@ class WorldClip:
 
 def draw_clips(clips: Sequence[WorldClip], device: torch.device | str = "cpu") -> list[dict[str, Tensor]]:
     """What :meth:`WorldClip.draw` draws of each."""
-    performances = [(clip.identity, clip.scenario, 2 * clip.seed + clip.clip) for clip in clips]
+    performances = [(clip.identity, clip.scenario, clip.chance) for clip in clips]
     drawn = zip(
         world_clips(performances, FRAMES, SIZE, device=device),
         world_portraits([performance[:2] for performance in performances], SIZE, device=device),

@@ -53,7 +53,7 @@ def by_trait(vae: AutoencoderKLWan, people: int) -> dict[str, dict[str, float]]:
     clips, found = [WorldClip(split="metric", index=index, clip=0) for index in range(people)], {}
     for name in FRONT + SIDE + DYNAMICS:
         performances = [
-            (clip.identity.with_trait(name, value), clip.scenario, 2 * clip.seed + clip.clip)
+            (clip.identity.with_trait(name, value), clip.scenario, clip.chance)
             for value in (_LOW, _HIGH)
             for clip in clips
         ]

@@ -9,11 +9,11 @@ Letters: N clips, B of them, F frames, K parts, H W height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from training.world.columns import columns
 from training.world.mesh import pose_points, rotation, turn
 from training.world.performance import perform, pose_for_portrait
 from training.world.pictures import FRAMES, SIZE, WorldClip
@@ -31,9 +31,7 @@ _BEHIND = -0.2
 
 def parts_of_clips(clips: Sequence[WorldClip]) -> Tensor:
     """Where the parts are in each frame, ``[N, F, K, 4]``: column, row and spread in pixels, and how much it counts."""
-    return torch.stack(
-        [_parts(perform(clip.identity, clip.scenario, FRAMES, seed=2 * clip.seed + clip.clip)) for clip in clips]
-    )
+    return torch.stack([_parts(perform(clip.identity, clip.scenario, FRAMES, seed=clip.chance)) for clip in clips])
 
 
 def parts_of_portraits(clips: Sequence[WorldClip]) -> Tensor:
@@ -56,15 +54,11 @@ def mirrored(parts_FK4: Tensor) -> Tensor:
 
 
 def _parts(scenes: list[Scene]) -> Tensor:
-    def column(of: str, names: tuple[str, ...]) -> SimpleNamespace:
-        return SimpleNamespace(
-            **{name: torch.tensor([[getattr(getattr(scene, of), name)] for scene in scenes]) for name in names}
-        )
-
-    turned_F33 = rotation(column("pose", ("yaw", "pitch", "roll")))
+    device = torch.device("cpu")
+    turned_F33 = rotation(columns([scene.pose for scene in scenes], device))
     places, ways, spreads, amounts = (torch.tensor(values) for values in zip(*_PARTS, strict=True))
     posed_FK3 = pose_points(turned_F33, places.expand(len(scenes), -1, -1))
-    camera = column("camera", ("zoom", "offset_x", "offset_y"))
+    camera = columns([scene.camera for scene in scenes], device)
     seen_FK3 = project(posed_FK3, camera, SIZE, SIZE)
     size_FK = project(posed_FK3 + torch.tensor([1.0, 0.0, 0.0]), camera, SIZE, SIZE)[..., 0] - seen_FK3[..., 0]
     facing_FK = turn(turned_F33, ways.expand(len(scenes), -1, -1))[..., 2]

@@ -34,7 +34,7 @@ def states_of(identity: Identity, scenario: Scenario, seed: int) -> Tensor:
 
 def states_of_clip(clip: WorldClip) -> Tensor:
     """``[F, S]`` of a drawn clip."""
-    return states_of(clip.identity, clip.scenario, 2 * clip.seed + clip.clip)
+    return states_of(clip.identity, clip.scenario, clip.chance)
 
 
 def undrawn(count: int, random: np.random.RandomState, first: int = 0) -> tuple[Tensor, Tensor]:
