@@ -44,6 +44,7 @@ above on the right, and the larger the farther from one half."""
 DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo", "blink_tempo", "turn_pace")
 """Names of ``Identity.dynamics_D``: what only frames in their order show (``performance.py``)."""
 TRAITS = FRONT + SIDE + DYNAMICS
+"""All of a person's."""
 
 _FRONT_RELIEF, _SIDE_RELIEF, _FEATURE_SIZE = 1.9, 2.3, 1.4
 

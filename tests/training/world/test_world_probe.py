@@ -150,6 +150,21 @@ def test_a_probe_that_is_not_finished_is_not_there(metric_pictures, tmp_path, mo
     assert not out.exists()
 
 
+def test_a_rate_is_a_share_of_a_new_ones_and_is_written_down(metric_pictures, tmp_path):
+    start, changed = load_file(SHIPPED / "world_probe.safetensors"), {}
+    for rate in (0.0, 1.0):
+        out = tmp_path / f"probe{rate:g}.safetensors"
+        probing.train(
+            metric_pictures, SHIPPED / "world_vae.safetensors", out,
+            minutes=0.02, held_back=1, batch=2, seed=0, start=SHIPPED / "world_probe.safetensors", rate=rate,
+        )  # fmt: skip
+        assert read_facts(out)["rate"] == rate
+        changed[rate] = {name for name, tensor in load_file(out).items() if not torch.equal(tensor, start[name])}
+    # The face is learned afterwards, at a rate of its own.
+    assert all(name.startswith("face.") for name in changed[0.0])
+    assert any(name.startswith("frames.") for name in changed[1.0])
+
+
 def test_round_trips_are_those_of_the_vae_that_is_asked(metric_pictures, tmp_path):
     kept, vae = tmp_path / "kept.trips", SHIPPED / "world_vae.safetensors"
     names, clips = round_trips(metric_pictures, "metric", vae, kept)

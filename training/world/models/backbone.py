@@ -115,6 +115,7 @@ def train(
             "steps": step,
             "batch": batch,
             "minutes": minutes,
+            "rate": rate,
             "clips": len(entries),
             "seed": seed,
             "loss": running,
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=1.0, help="share of a new one's; less where there is a start")
+    parser.add_argument("--rate", type=float, default=1.0, help="of learning, as a share of a new one's (1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_intermixed_args(argv)

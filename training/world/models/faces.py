@@ -53,8 +53,8 @@ def moved(
     rows_BH = (np.arange(height) + shift_B2[:, :1]).clip(0, height - 1)
     columns_BW = (np.arange(width) + shift_B2[:, 1:]).clip(0, width - 1)
     columns_BW = np.where(mirrored_B[:, None], width - 1 - columns_BW, columns_BW)
-    # One way to the device for all that chance said: each is a wait of its own.
     frames_BF = np.where(reversed_B[:, None], np.arange(frames)[::-1], np.arange(frames))
+    # One way to the device for all that chance said: each is a wait of its own.
     told_BK = np.concatenate([frames_BF, rows_BH, columns_BW, brightness_B[:, None]], 1, dtype=np.float32)
     told_BK = torch.from_numpy(told_BK).to(clips_BFHW3.device)
     frames_BF, rows_BH, columns_BW = told_BK[:, :-1].long().split([frames, height, width], 1)

@@ -41,6 +41,7 @@ from training.world.pictures import FRAMES, clip_of_name
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
+_RATE = 1e-3
 _CURVES = 64
 """Performances in an update that nobody drew."""
 
@@ -142,9 +143,12 @@ def traits_of(identity: Identity) -> Tensor:
 
 def train(
     pictures: Path, vae_file: Path, out: Path, *, minutes: float, held_back: int, batch: int, seed: int,
-    start: Path | None, rate: float = 1e-3,
+    start: Path | None, rate: float = 1.0,
 ) -> None:  # fmt: skip
     """Learn for so many minutes, then say how well it reads the first ``held_back`` people, who are not trained on.
+
+    Args:
+        rate: of learning at most, as a share of a new one's.
 
     Raises:
         SlotIDError: the probe to start from was trained on some of them.
@@ -174,11 +178,11 @@ def train(
             {**own, **{name: value for name, value in load_file(start).items() if value.shape == own[name].shape}}
         )
     probe.to(device).train()
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=_RATE, weight_decay=0.05)
     started, step = time.monotonic(), 0
     log = out.with_suffix(".log").open("a")
     while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
-        now = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        now = rate * _RATE * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = now
         clip_B, (mirrored_B, reversed_B) = random.choice(used_U, size=batch), random.uniform(size=(2, batch)) < 0.5
@@ -213,8 +217,8 @@ def train(
             log.flush()
     learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
-    facts = {"steps": step, "batch": batch, "minutes": minutes, "people": len({known[i].person for i in used})}
-    facts |= {"held_back": held_back, "seed": seed, **told}
+    facts = {"steps": step, "batch": batch, "minutes": minutes, "rate": rate, "seed": seed}
+    facts |= {"people": len({known[i].person for i in used}), "held_back": held_back, **told}
     write_model(out, probe.state_dict(), facts)
     log.write(json.dumps(facts) + "\n")
 
@@ -293,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--held-back", type=int, default=100, help="people to test it on")
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=1e-3, help="of learning, at most; less where there is a start")
+    parser.add_argument("--rate", type=float, default=1.0, help="of learning, as a share of a new one's (1)")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--start", type=Path, help="an earlier probe; layers of another shape are made anew")
     args = parser.parse_args(argv)

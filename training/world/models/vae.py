@@ -132,7 +132,8 @@ def train(
         rate: the highest, as a share of what a new VAE begins with; 1, or 0.5 where there is one to start from.
     """
     random, device = np.random.RandomState(seed), best_device()
-    rate = rate or (1.0 if start is None else 0.5)
+    if rate is None:
+        rate = 1.0 if start is None else 0.5
     noise = torch.Generator(device).manual_seed(seed)
     vae = new_vae(seed) if start is None else load_vae(start)
     vae.train().requires_grad_(True).to(device)
@@ -176,7 +177,7 @@ def train(
         if step % 250 == 0:
             write(vae, out.with_suffix(".part.safetensors"), {"steps": step})
     fold(vae, drawn.clips_NFHW3[:100])
-    facts = {"steps": step, "minutes": minutes, "clips": clips, "seed": seed, "base_dim": BASE_DIM}
+    facts = {"steps": step, "minutes": minutes, "clips": clips, "rate": rate, "seed": seed, "base_dim": BASE_DIM}
     facts["psnr"] = -10 * math.log10(running)
     write(vae, out, facts)
 
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--clips", type=int, default=1, help="in an update (1); a GPU has room for more")
-    parser.add_argument("--rate", type=float, help="share of a new one's; smaller where an update sees few clips")
+    parser.add_argument("--rate", type=float, help="of learning, as a share of a new one's (1; 0.5 with --start)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="an earlier one to go on from")
     args = parser.parse_args(argv)
