@@ -105,10 +105,10 @@ def clip_of_name(name: str) -> WorldClip:
     return found
 
 
-def people(split: str, count: int, world: int = 0) -> Iterator[WorldClip]:
-    """All clips of the first ``count`` people."""
+def people(split: str, count: int, world: int = 0, clips: int = CLIPS) -> Iterator[WorldClip]:
+    """The first ``clips`` clips of each of the first ``count`` people."""
     for index in range(count):
-        for clip in range(CLIPS):
+        for clip in range(clips):
             yield WorldClip(split=split, index=index, clip=clip, world=world)
 
 
@@ -171,10 +171,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", choices=list(SPLITS), required=True)
     parser.add_argument("--people", type=int, required=True)
+    parser.add_argument("--clips", type=int, choices=range(1, CLIPS + 1), default=CLIPS, help="of each person")
     parser.add_argument("--world", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    draw_missing(args.folder, list(people(args.split, args.people, args.world)), args.processes)
+    draw_missing(args.folder, list(people(args.split, args.people, args.world, args.clips)), args.processes)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from slotid_core.reference.faces.face import Pose
 from training.world.identity import SIDE, head_traits, sample_identity
 from training.world.performance import perform, pose_for_portrait
-from training.world.pictures import WorldClip, draw_clips
+from training.world.pictures import WorldClip, draw_clips, people
 from training.world.population import person_seed, world_clip, world_portrait
 from training.world.render import draw_frames, render
 from training.world.scenario import sample_scenarios
@@ -110,3 +110,8 @@ def test_a_lopsided_smile_lifts_the_corner_that_it_says():
     assert abs(even[0, 1] - even[1, 1]) < 0.1
     assert right[1, 1] < even[1, 1] - 0.5 and right[0, 1] > even[0, 1] + 0.5
     assert torch.allclose(corners(-0.5)[:, 1], right[:, 1].flip(0), atol=0.1)
+
+
+def test_people_may_be_drawn_in_fewer_clips():
+    assert [clip.name for clip in people("metric", 2, clips=1)] == ["metric0-00000-0", "metric0-00001-0"]
+    assert [clip.name for clip in people("metric", 1)] == ["metric0-00000-0", "metric0-00000-1"]
