@@ -44,10 +44,10 @@ def test_faces_are_learned_without_touching_anything_else():
     probe, clips = Probe(), clips_of(24, seed=1)
     before = {name: value.clone() for name, value in probe.state_dict().items()}
     assert auc(probe, clips) < 0.8
-    learn_faces(probe, clips, [f"person{i // 2}" for i in range(48)], minutes=0.08, seed=0)
+    learn_faces(probe, clips, [f"person{i // 2}" for i in range(48)], minutes=0.2, seed=0)
     changed = {name for name, value in probe.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("face.")}
-    assert auc(probe, clips) > 0.85
+    assert auc(probe, clips) > 0.9
 
 
 def test_a_batch_is_moved_as_its_clips_would_be_one_by_one():
