@@ -215,6 +215,21 @@ def test_a_smile_widens_the_mouth_and_lifts_its_corners():
     assert smiling[[48, 54], 1].mean() < neutral[[48, 54], 1].mean() - 0.5
 
 
+def test_each_cheek_reddens_with_its_half_of_a_smile_where_cheeks_do():
+    figure = HeadTraits(flush=1.0)
+    assert torch.equal(draw(traits=figure).image_BHW3, draw().image_BHW3)
+    one_sided = Scene(expression=Expression(smile=0.5, smile_skew=0.5), light=FRONT_LIGHT)
+    changed = draw(one_sided, figure).image_BHW3[0] - draw(one_sided).image_BHW3[0]
+    greener = changed[..., 1]
+    left, right = greener[:, : SIZE // 2], greener[:, SIZE // 2 :]
+    assert right.min() < -0.1 and (right < -0.03).sum() > 40
+    assert left.min() > -0.02
+    # Redder, not darker, on dark skin too.
+    dark = replace(figure, front=FrontTraits(skin_depth=1.0))
+    glow = draw(one_sided, dark).image_BHW3[0] - draw(one_sided, replace(dark, flush=0.0)).image_BHW3[0]
+    assert glow[..., 0].max() > 0.1 and glow[..., 0].min() > -0.02
+
+
 def test_a_broad_smile_shows_teeth_in_any_light():
     for light in (Light(azimuth=-40.0), Light(azimuth=40.0, elevation=50.0)):
         picture = draw(Scene(expression=Expression(smile=1.0), light=light), size=144)

@@ -116,7 +116,7 @@ def _thickness(front, side, angle, level, hem, opening):
     far_back = smoothstep(118.0, 155.0, degrees) * smoothstep(2.0, 4.5, level)
     full = full + 1.6 * (side.hair_back[..., None] - 0.5) * grows * far_back
     knot = 1 - ((degrees - 180) / 27) ** 2 - ((level - 4.7) / 1.6) ** 2
-    full = full + 3.4 * side.bun[..., None] * knot.clamp(min=0) ** 0.6
+    full = full + 6.0 * side.bun[..., None] * knot.clamp(min=0) ** 0.6
     to_edge = (hem - level) / hem
     short_edge = smoothstep(-0.04, 0.40, to_edge)
     grown = (smoothstep(0.30, 0.55, front.hair_length) * _free(front, degrees[None]))[:, None]

@@ -46,7 +46,7 @@ DYNAMICS = ("smile_onset", "smile_lead", "nod_tempo", "tilt_tempo", "talk_tempo"
 TRAITS = FRONT + SIDE + DYNAMICS
 """All of a person's."""
 
-_FRONT_RELIEF, _SIDE_RELIEF, _FEATURE_SIZE = 1.9, 2.3, 1.4
+_FRONT_RELIEF, _SIDE_RELIEF, _FEATURE_SIZE = 1.9, 2.6, 1.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,5 +134,6 @@ def head_traits(identity: Identity) -> HeadTraits:
         front_relief=_FRONT_RELIEF,
         side_relief=_SIDE_RELIEF,
         feature_size=_FEATURE_SIZE,
+        flush=1.0,
         even_light=True,
     )

@@ -80,6 +80,11 @@ def _complexion(front, plan, x, y, z):
     nose = bump(a, 1.3) * bump(y - plan.nose_y - 0.8, 0.9) * smoothstep(8.0, 10.0, z) * 0.7
     red = (cheeks + nose) * front.blush * (1 - 0.5 * front.skin_depth)
     colour = colour * (1 - red[:, None] * torch.tensor([0.02, 0.34, 0.30], device=x.device))
+    if plan.flush.max() > 0:
+        smile = plan.smile + plan.smile_skew * (x / 1.5).tanh()
+        round_cheeks = bump(a - 4.6, 2.9) * bump(y + 3.2 * plan.length, 2.5) * smoothstep(0.5, 2.5, z)
+        rosy = linear(torch.tensor([0.93, 0.36, 0.36], device=x.device)).expand_as(colour)
+        colour = mix(colour, rosy, (0.8 - 0.25 * front.skin_depth) * plan.flush * smile * round_cheeks)
     # Lids and the skin below the eyes are a little darker.
     lids = bump(a - plan.eye_x, 1.7) * bump(y - 0.25, 0.95) * smoothstep(2.0, 4.0, z)
     colour = colour * (1 - lids[:, None] * torch.tensor([0.10, 0.19, 0.19], device=x.device))
@@ -94,7 +99,7 @@ def _marks(front, side, paint, x, y, z):
     for size, sign in ((side.mark_left, -1), (side.mark_right, 1)):
         if size.max() > 0:
             away = ((z / 1.15) ** 2 + (y + 5.4) ** 2).sqrt() + 0.35 * noise(2 * y, 2 * z, 3) - 0.17
-            mark = smoothstep(0.25, -0.1, away - 2.2 * size) * smoothstep(0.02, 0.15, size) * (x * sign > 0)
+            mark = smoothstep(0.25, -0.1, away - 2.7 * size) * smoothstep(0.02, 0.15, size) * (x * sign > 0)
             red = skin_colour(front) * torch.tensor([0.55, 0.34, 0.38], device=x.device)
             paint.colour_P3 = mix(paint.colour_P3, red, mark)
 

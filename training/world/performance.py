@@ -38,23 +38,30 @@ _UNSURE = 0.04
 """Cycles that a motion may be early or late by."""
 _HOLD = 0.15
 """Share of a smile's time at its broadest, and again at its faintest."""
+_COMING = (0.12, 0.88)
+"""Share of a smile's moving time in which it comes, of whoever smiles fastest and slowest."""
+_LEAD = 2.6
+"""How far ahead the half of a face that leads a smile is, at most: at 2.6 half has come after 0.07 of the time, on the
+other side after 0.93."""
 _BLINK = 0.3
 """Share of the time in which the eyes are closing, closed or opening."""
 
 # Faintest and broadest smile, brows, eyes, mouth of each expression.
 _EXPRESSIONS = {
-    "calm": (0.0, 0.7, 0.0, 0.75, 0.0),
-    "smiling": (0.4, 1.0, 0.1, 0.72, 0.0),
-    "frowning": (0.0, 0.65, -1.0, 0.62, 0.0),
-    "surprised": (0.0, 0.65, 1.0, 1.0, 0.22),
+    "calm": (0.0, 0.8, 0.0, 0.75, 0.0),
+    "smiling": (0.3, 1.0, 0.3, 0.66, 0.0),
+    "frowning": (0.0, 0.75, -1.0, 0.62, 0.0),
+    "surprised": (0.0, 0.75, 1.0, 1.0, 0.1),
 }
+_FOLLOW = 0.02
+"""Picture heights at zoom 1 by which the camera follows who turns aside: the back of the head stays in the picture."""
 _PITCH = {"": 0.0, "looking up": 13.0, "looking down": -13.0, "while talking": 0.0}
 # Zoom in the first and the last frame.
 _CAMERAS = {
-    "close-up": (1.55, 1.55),
-    "medium shot": (1.22, 1.22),
-    "camera moving closer": (1.2, 1.58),
-    "camera moving away": (1.58, 1.2),
+    "close-up": (1.42, 1.42),
+    "medium shot": (1.2, 1.2),
+    "camera moving closer": (1.18, 1.46),
+    "camera moving away": (1.46, 1.18),
 }
 # Azimuth, elevation, strength, warmth, ambient.
 _LIGHTS = {
@@ -97,7 +104,7 @@ def perform(identity: Identity, scenario: Scenario, frames: int, fps: float = 16
     faint, broad, brows, eyes, mouth = _EXPRESSIONS[scenario.expression]
     corners_2T = smiles(identity, SMILE_TEMPO * seconds_T + 0.5 - _HOLD / 2 + way * phases[2])
     left_T, right_T = faint + (broad - faint) * corners_2T
-    talk = 0.78 if manner == "while talking" else 0.44
+    talk = 0.9 if manner == "while talking" else 0.65
     mouth_T = mouth + talk * (0.5 - 0.5 * np.cos(2 * math.pi * cycles("talk_tempo", 3)))
     eyes_T = eyes * (1 - _blink(0.5 + cycles("blink_tempo", 4)))
     first, last = _CAMERAS[scenario.camera]
@@ -123,7 +130,7 @@ def perform(identity: Identity, scenario: Scenario, frames: int, fps: float = 16
                 clothing=CLOTHING[scenario.clothing],
                 camera=Camera(
                     zoom=float(zoom_T[t]),
-                    offset_x=float(0.02 * jitter[6]),
+                    offset_x=float(_FOLLOW * math.sin(math.radians(yaw_T[t])) * zoom_T[t] + 0.02 * jitter[6]),
                     offset_y=float(0.02 * zoom_T[t] + 0.015 * jitter[7]),
                 ),
             )
@@ -148,18 +155,26 @@ def smiles(identity: Identity, cycle_T: np.ndarray) -> np.ndarray:
     one frame, on average, does not tell. ``smile_lead`` is which corner comes first, and then goes first.
     """
     moving = 1 - 2 * _HOLD
-    rising = moving * (0.75 - 0.5 * identity.trait("smile_onset"))
+    fastest, slowest = _COMING
+    rising = moving * (slowest - (slowest - fastest) * identity.trait("smile_onset"))
     at_T = cycle_T % 1.0
     comes_T = np.clip(at_T / rising, 0, 1)
     goes_T = np.clip((at_T - rising - _HOLD) / (moving - rising), 0, 1)
     lead = 2 * identity.trait("smile_lead") - 1
-    return np.stack([_ease(_ahead(comes_T, by)) * (1 - _ease(_ahead(goes_T, by))) for by in (lead, -lead)])
+    return np.stack(
+        [_ease(_bent(comes_T, by)) * (1 - _ease(_bent(goes_T, by))) for by in (_LEAD * lead, -_LEAD * lead)]
+    )
 
 
 def _ahead(share_T: np.ndarray, by: float) -> np.ndarray:
     """Ahead of the share, or behind where ``by`` is negative. Time run backwards is ahead by as much as this is behind:
-    that is what hides onset and lead in single frames."""
+    that is what hides manners in single frames."""
     return share_T + by * share_T * (1 - share_T)
+
+
+def _bent(share_T: np.ndarray, by: float) -> np.ndarray:
+    """As :func:`_ahead`, as far as one likes: half is done after ``1 / (1 + exp(by))`` of the time."""
+    return share_T / (share_T + (1 - share_T) * math.exp(-by))
 
 
 def _ease(share_T: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from training.world.scenario import Scenario, caption, sample_scenarios
 
 FRAMES, SIZE, CLIPS = 17, 80, 2
 """Of a clip, of its square, of each person."""
-_FORMAT = "slotid-world-1"
+_FORMAT = "slotid-world-2"
 _TOGETHER = 6
 """Clips that a process draws in one go on a GPU."""
 

@@ -24,18 +24,21 @@ JAW_ANGLE = 0.27
 """Radians that the jaw turns for a mouth wide open."""
 
 
-def face_plan(front: SimpleNamespace, expression: SimpleNamespace, size: Tensor | float = 1.0) -> SimpleNamespace:
+def face_plan(
+    front: SimpleNamespace, expression: SimpleNamespace, size: Tensor | float = 1.0, flush: Tensor | float = 0.0
+) -> SimpleNamespace:
     """Measures of the face as fields ``[B, 1]``.
 
     Args:
         front, expression: columns of ``FrontTraits`` and ``Expression``.
         size: each head's ``feature_size``.
+        flush: each head's.
     """
     e, more = expression, size - 1
     differ = size**2  # people with large features differ in them more, too
     length = 1 + 0.07 * front.face_length
     mouth_y = MOUTH_Y * length
-    eye_half = 1.66 * size + 0.14 * differ * front.eye_size
+    eye_half = 1.66 * size + 0.13 * differ * front.eye_size
     eye_x = torch.maximum(3.2 + 0.28 * front.eye_spacing, eye_half + 0.6)
     wide = e.eyes_open / 0.75
     smile_wide = smoothstep(0.5, 1.0, e.smile)
@@ -44,14 +47,15 @@ def face_plan(front: SimpleNamespace, expression: SimpleNamespace, size: Tensor 
         length=length,
         smile=e.smile,
         smile_skew=e.smile_skew,
+        flush=flush * torch.ones_like(e.smile),
         jaw=jaw,
         # eyes
         eye_x=eye_x,
         eye_y=torch.zeros_like(eye_x),
         eye_half=eye_half,
         eye_tilt=0.08 + 0.14 * front.eye_tilt,
-        eye_upper=0.86 * size + 0.12 * differ * front.eye_size - 0.10 * front.lid_weight,
-        eye_lower=(0.52 * size + 0.07 * differ * front.eye_size) * (1 - 0.35 * e.smile),
+        eye_upper=0.86 * size + 0.14 * differ * front.eye_size - 0.10 * front.lid_weight,
+        eye_lower=(0.52 * size + 0.08 * differ * front.eye_size) * (1 - 0.35 * e.smile),
         eye_wide=wide,
         eye_ball=1.32 * size,
         iris=0.86 * size + 0.06 * differ * front.eye_size,
@@ -65,13 +69,13 @@ def face_plan(front: SimpleNamespace, expression: SimpleNamespace, size: Tensor 
         brow_inner=1.25 + 0.7 * (eye_x - 3.2),
         brow_outer=5.25 + 0.9 * (eye_x - 3.2),
         brow_arch=0.55 + 0.35 * front.brow_arch,
-        brow_half=(0.36 * size + 0.15 * differ * front.brow_thickness).clamp(min=0.04),
+        brow_half=(0.36 * size + 0.45 * more + 0.17 * differ * front.brow_thickness).clamp(min=0.04),
         # nose
         nose_y=-4.35 * (1 + 0.09 * front.nose_length + 0.05 * front.face_length),
         nose_half=1.72 + 0.34 * front.nose_width,
         # mouth
         mouth_y=mouth_y,
-        mouth_half=2.45 * size + 0.25 * differ * front.mouth_width + 0.55 * e.smile - 0.25 * e.mouth_open,
+        mouth_half=2.45 * size + 0.25 * size * differ * front.mouth_width + 0.55 * e.smile - 0.25 * e.mouth_open,
         mouth_skew=0.80 * differ,
         corner_y=mouth_y + 0.12 + 0.80 * differ * e.smile - 0.55 * e.mouth_open,
         line_y=mouth_y - 0.22 * e.smile + 0.03,

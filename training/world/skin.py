@@ -155,11 +155,12 @@ def _nose(side, plan, x, y):
     a = x.abs()
     tip_y = plan.nose_y + 0.85 + 0.38 * side.nose_tip
     down = ((1.2 - y) / (1.2 - tip_y)).clamp(0, 1.0)
-    tall = 2.1 + 0.6 * side.nose_projection
+    # Of caricatures, whose relief is above 1, long noses are longer than short ones are short.
+    tall = 2.1 + 0.7 * side.nose_projection + 0.4 * (side.nose_projection - 1).clamp(min=0)
     profile = tall * down**1.3 + 0.42 * side.nose_bridge * bump(down - 0.5, 0.28) - 0.8 * (y - 0.9).clamp(min=0)
     slope = 1.55 * (1.72 / plan.nose_half) * (tall / 2.1)
     ridge = profile - slope * ((a * a + 0.36).sqrt() - 0.6)
-    tip = tall - 0.80 + 0.92 * (1 - ((x / 1.0) ** 2 + ((y - tip_y) / 0.95) ** 2)).clamp(min=-4.0)
+    tip = tall - 0.80 + 0.92 * (1 - ((x / 1.0) ** 2 + ((y - tip_y) / 0.95) ** 2)).clamp(min=-8.0)
     wing_x, wing_y = plan.nose_half - 0.55, plan.nose_y + 0.55
     wing = 0.45 + 0.85 * (1 - ((a - wing_x) / 0.72) ** 2 - ((y - wing_y) / 0.78) ** 2).clamp(min=-4.0)
     nose = smooth_max(smooth_max(ridge, tip, 0.5), wing, 0.35)

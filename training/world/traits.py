@@ -142,6 +142,8 @@ class HeadTraits:
     """The same for the side's."""
     feature_size: float = 1.0
     """Times as large as real people's that eyes, brows and mouth are, and as different: above 1 is a drawn figure's."""
+    flush: float = 0.0
+    """How far each cheek reddens with its half of a smile, as in a drawn figure: from 0 to 1."""
     even_light: bool = False
     """Light and shadow fall on the face as on one with the average profile, so that a frontal picture does not tell the
     profile by its shading."""

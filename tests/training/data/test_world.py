@@ -24,7 +24,7 @@ def drawn(tmp_path_factory):
             name: torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             for name, shape in (("clip", [FRAMES, SIZE, SIZE, 3]), ("portrait", [SIZE, SIZE, 3]))
         }
-        save_file(tensors, path, metadata={"format": "slotid-world-1"})
+        save_file(tensors, path, metadata={"format": "slotid-world-2"})
     return folder
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from slotid_core.errors import SlotIDError
 from training.world.identity import DYNAMICS, FRONT, SIDE, Identity, head_traits, sample_identity
-from training.world.population import SPLITS, person_seed
+from training.world.population import SPLITS, person_seed, world_portrait
+from training.world.scenario import sample_scenarios
 
 
 def test_a_person_is_a_function_of_the_seed():
@@ -63,3 +64,16 @@ def test_no_two_people_of_any_split_or_world_share_a_seed():
     for asked, said in (("test", 0, 0), "split"), (("train", 20_000, 0), "person"), (("train", 0, -1), "world"):
         with pytest.raises(SlotIDError, match=said):
             person_seed(*asked)
+
+
+def test_no_portrait_tells_the_side():
+    """From one end of a trait to the other, a portrait changes by less than a step of 8-bit colour, and a nose by
+    nothing: a long one once pushed the forehead through the hair."""
+    for seed in (3, 11):
+        person, scenario = sample_identity(seed), sample_scenarios(seed, 1)[0]
+        for name in SIDE:
+            ends = [world_portrait(person.with_trait(name, value), scenario, 64).astype(float) for value in (0.0, 1.0)]
+            changed = np.abs(ends[0] - ends[1])
+            assert changed.mean() < 0.8, name
+            if name == "nose_projection":
+                assert changed.mean() < 0.05 and changed.max() < 12

@@ -68,7 +68,10 @@ def test_actions_expressions_and_cameras_are_told_apart_by_what_moves(population
     assert up > 10 and down < -10
     talks, silent = (mean("mouth_open", lambda s, does=does: ("talking" in s.action) == does) for does in (True, False))
     assert talks > silent + 0.1
-    assert mean("left", lambda s: s.expression == "smiling") > mean("left", lambda s: s.expression == "calm") + 0.3
+    # A smile shows in the mouth and, as surprise and frowns do, in the brows.
+    for curve, more in (("left", 0.2), ("brow_raise", 0.25)):
+        smiling, calm = (mean(curve, lambda s, name=name: s.expression == name) for name in ("smiling", "calm"))
+        assert smiling > calm + more, curve
     assert mean("brow_raise", lambda s: s.expression == "surprised") == 1
     closer = [moved[i, -1, -1] - moved[i, 0, -1] for i, s in enumerate(scenarios) if s.camera == "camera moving closer"]
     assert min(closer) > 0.25
@@ -138,12 +141,14 @@ def test_one_frame_tells_no_manner(population):
     half = len(frame) // 2
     away = ((frame[half:, None, :6] - frame[None, :half, :6]) ** 2).sum(-1)
     near = np.argsort(away, 1)[:, :40]
+    # All clips are laid out around the same place of blinks and talk, so that one second holds more or less of them.
+    hints = {"blink_tempo": 0.15, "talk_tempo": 0.1}
     for index, name in enumerate(DYNAMICS):
-        target = dynamics[:, index]
-        assert _r2(frame, target) <= 0.1, name
-        assert _r2(np.concatenate([frame, products], 1), target) <= 0.1, name
+        target, most = dynamics[:, index], hints.get(name, 0.03)
+        assert _r2(frame, target) <= most, name
+        assert _r2(np.concatenate([frame, products], 1), target) <= most, name
         guessed = target[:half][near].mean(1)
-        assert 1 - ((target[half:] - guessed) ** 2).mean() / target[half:].var() <= 0.1, name
+        assert 1 - ((target[half:] - guessed) ** 2).mean() / target[half:].var() <= most, name
 
 
 def test_frames_out_of_order_do_not_tell_onset_lead_and_pace(population):

@@ -12,13 +12,14 @@ from torch.nn import functional
 from slotid_core.errors import SlotIDError
 from training.reproduce import SHIPPED
 from training.world.identity import TRAITS, sample_identity
+from training.world.models import faces
 from training.world.models import probe as probing
 from training.world.models.clips import round_trips
 from training.world.models.faces import augmented, learn_faces, moved
 from training.world.models.files import read_facts, weights_id, write_model
 from training.world.models.probe import Probe, measure, traits_of
 from training.world.models.states import STATE, mirrored_states, states_of, undrawn
-from training.world.models.truth import Truth
+from training.world.models.truth import VIEWS, Truth
 from training.world.pictures import draw_missing, people
 from training.world.scenario import SLOTS, Scenario, labels, sample_scenarios
 
@@ -33,8 +34,8 @@ def clips_of(people: int, seed: int) -> torch.Tensor:
 
 
 def auc(probe: Probe, clips: torch.Tensor) -> float:
-    faces = measure(probe.eval(), clips).face_BE
-    alike = faces[::2] @ faces[1::2].T
+    face_BE = measure(probe.eval(), clips).face_BE
+    alike = face_BE[::2] @ face_BE[1::2].T
     others = alike[~torch.eye(len(alike), dtype=torch.bool)]
     return float((alike.diag()[:, None] > others[None]).float().mean())
 
@@ -48,6 +49,21 @@ def test_faces_are_learned_without_touching_anything_else():
     changed = {name for name, value in probe.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("face.")}
     assert auc(probe, clips) > 0.9
+
+
+def test_faces_are_learned_of_people_with_two_clips(monkeypatch):
+    probe, clips, looked_at = Probe(), clips_of(3, seed=1), []
+
+    def look(probe, clips, random, *, mirrored):
+        looked_at.append(clips)
+        return seen(probe, clips, random, mirrored=mirrored)
+
+    seen = faces._seen
+    monkeypatch.setattr(faces, "_seen", look)
+    learn_faces(probe, clips, ["a", "b", "a", "c", "d", "c"], minutes=1e-4, seed=0)
+    assert len(looked_at) == 3 and all(torch.equal(some, clips[[0, 2, 3, 5]]) for some in looked_at)
+    with pytest.raises(SlotIDError, match="6 clips of as many people"):
+        learn_faces(probe, clips, list("abcdef"), minutes=1e-4, seed=0)
 
 
 def test_a_batch_is_moved_as_its_clips_would_be_one_by_one():
@@ -120,6 +136,21 @@ def test_what_is_true_of_a_clip_from_its_last_frame_to_its_first():
     assert torch.allclose(truth.at(yes, yes, every)[1][:, lead], traits_NI[:, lead])
 
 
+def test_a_clip_says_the_same_however_it_is_looked_at():
+    torch.manual_seed(0)
+    probe, clips = Probe().eval(), torch.rand(3, 17, 80, 80, 3)
+    drawn = measure(probe, clips)
+    for view in VIEWS:
+        seen = measure(probe, view.clips(clips))
+        assert torch.allclose(seen.traits_BI, view.traits(drawn.traits_BI), atol=0.02)
+        assert torch.allclose(seen.state_BFS, view.states(drawn.state_BFS), atol=0.02)
+        for slot, logits in drawn.slots.items():
+            assert torch.allclose(seen.slots[slot], logits[:, view.classes(slot)], atol=0.02)
+    # Which is the mean's doing: by itself a network says something else of a clip in a mirror.
+    alone = [probe(view.clips(clips)).traits_BI for view in VIEWS[:2]]
+    assert not torch.allclose(alone[1], VIEWS[1].traits(alone[0]), atol=0.05)
+
+
 @pytest.fixture(scope="module")
 def metric_pictures(tmp_path_factory):
     """Two people of the metric split."""
@@ -160,8 +191,8 @@ def test_a_rate_is_a_share_of_a_new_ones_and_is_written_down(metric_pictures, tm
         )  # fmt: skip
         assert read_facts(out)["rate"] == rate
         changed[rate] = {name for name, tensor in load_file(out).items() if not torch.equal(tensor, start[name])}
-    # The face is learned afterwards, at a rate of its own.
-    assert all(name.startswith("face.") for name in changed[0.0])
+    # Face and manners are learned afterwards, at rates of their own.
+    assert all(name.startswith(("face.", "dynamics.")) for name in changed[0.0])
     assert any(name.startswith("frames.") for name in changed[1.0])
 
 

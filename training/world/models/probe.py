@@ -7,8 +7,8 @@ face, which one frame is enough for. It is trained on the ``metric`` split alone
 and is never a loss of anything.
 
 Dynamics are read in two steps. Each frame says how the head is held and what the face does (its *state*), which every
-drawn frame teaches; and the curves of the states say how fast and how lopsidedly, which is learned from the drawn clips
-and from as many curves besides as one likes, for a performance needs no drawing.
+drawn frame teaches; and the curves of the states say how fast and how lopsidedly, which is learned afterwards, from the
+drawn clips and from as many curves besides as one likes (``manners.py``).
 
 Letters: N clips, B rows, F frames, H W height and width, D width, I traits, S state, P people, E embedding width.
 """
@@ -35,15 +35,14 @@ from training.world.models.clips import round_trips
 from training.world.models.device import best_device, half
 from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
 from training.world.models.files import read_facts, write_model
-from training.world.models.states import STATE, states_of_clip, undrawn_batches
-from training.world.models.truth import Truth
+from training.world.models.manners import MANNERS_SHARE, learn_manners
+from training.world.models.states import STATE, states_of_clip
+from training.world.models.truth import VIEWS, Truth
 from training.world.pictures import FRAMES, clip_of_name
 from training.world.scenario import SLOTS, labels
 
 PARTS = {"front": FRONT, "side": SIDE, "dynamics": DYNAMICS}
 _RATE = 1e-3
-_CURVES = 64
-"""Performances in an update that nobody drew."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,6 @@ def train(
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
     random, device = np.random.RandomState(seed), best_device()
     torch.manual_seed(seed)
-    curves = undrawn_batches(_CURVES, seed, workers=0 if device.type == "cpu" else 8, first=held_back)
     clips, truth, used_U = clips.to(device), Truth.of(traits_NI, said, states_NFS, device), np.array(used)
     # Each state counts by its own spread: what the corners of a mouth do apart is a tenth of what a head turns.
     spread_S = truth.states_4NFS[0].std((0, 1))
@@ -187,18 +185,15 @@ def train(
             group["lr"] = now
         clip_B, (mirrored_B, reversed_B) = random.choice(used_U, size=batch), random.uniform(size=(2, batch)) < 0.5
         index_B, traits_BI, words_BK, state_BFS = truth.at(mirrored_B, reversed_B, clip_B)
-        curves_BFS, dynamics_BI = (tensor.to(device) for tensor in next(curves))
         with half(device):
             measured = probe(augmented(clips[index_B], random, mirrored_B, reversed_B))
-            from_curves_BI = probe.dynamics(curves_BFS)
         loss_state = ((measured.state_BFS - state_BFS) / spread_S).square().mean()
-        loss_curves = (from_curves_BI.float() - dynamics_BI).square().mean()
         loss_traits = (measured.traits_BI - traits_BI).square().mean()
         loss_slots = sum(
             functional.cross_entropy(measured.slots[slot], classes_B)
             for slot, classes_B in zip(SLOTS, words_BK.unbind(1), strict=True)
         )
-        loss = 12 * loss_traits + loss_state + 6 * loss_curves + 0.1 * loss_slots
+        loss = 12 * loss_traits + loss_state + 0.1 * loss_slots
         if not bool(loss.isfinite()):
             raise FloatingPointError(f"loss {loss.item()} in step {step}")
         loss.backward()
@@ -208,13 +203,15 @@ def train(
         step += 1
         if step % 100 == 0:
             told = {"step": step, "share": round(share, 3), "traits": round(loss_traits.item(), 4)}
-            told |= {"state": round(loss_state.item(), 4), "curves": round(loss_curves.item(), 4)}
-            told |= {"slots": round(loss_slots.item(), 3)}
+            told |= {"state": round(loss_state.item(), 4), "slots": round(loss_slots.item(), 3)}
             if step % 500 == 0:
                 told |= evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
                 write_model(out.with_suffix(".part.safetensors"), probe.state_dict(), {"steps": step})
             log.write(json.dumps(told) + "\n")
             log.flush()
+    learn_manners(
+        probe, clips[used], truth.only(used_U), minutes=MANNERS_SHARE * minutes, seed=seed, first=held_back
+    )  # fmt: skip
     learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
     facts = {"steps": step, "batch": batch, "minutes": minutes, "rate": rate, "seed": seed}
@@ -232,17 +229,30 @@ def load_probe(path: Path) -> Probe:
 
 @torch.no_grad()
 def measure(probe: Probe, clips_NFHW3: Tensor, batch: int = 20) -> Measured:
-    """All clips, uint8 or float in [0, 1]."""
+    """All clips, uint8 or float in [0, 1], each looked at in four ways: the mean of what they say is surer than one."""
     parts, device = [], next(probe.parameters()).device
     for rows in clips_NFHW3.split(batch):
         rows = rows.to(device)
+        rows = rows.float() / 255 if rows.dtype == torch.uint8 else rows
         with half(device):
-            parts.append(probe(rows.float() / 255 if rows.dtype == torch.uint8 else rows))
+            parts.append(_agreed([probe(view.clips(rows)) for view in VIEWS]))
     return Measured(
         torch.cat([part.traits_BI for part in parts]).cpu(),
         {slot: torch.cat([part.slots[slot] for part in parts]).cpu() for slot in SLOTS},
         torch.cat([part.face_BE for part in parts]).cpu(),
         torch.cat([part.state_BFS for part in parts]).cpu(),
+    )
+
+
+def _agreed(seen: list[Measured]) -> Measured:
+    """What the :data:`VIEWS` of clips say of them as they are. In a mirror a face is somebody else's, and its frames'
+    order does not matter to it."""
+    both = list(zip(VIEWS, seen, strict=True))
+    return Measured(
+        torch.stack([view.traits(one.traits_BI) for view, one in both]).mean(0),
+        {slot: torch.stack([one.slots[slot][:, view.classes(slot)] for view, one in both]).mean(0) for slot in SLOTS},
+        seen[0].face_BE,
+        torch.stack([view.states(one.state_BFS) for view, one in both]).mean(0),
     )
 
 
