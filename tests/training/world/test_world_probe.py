@@ -3,6 +3,8 @@
 People are coloured bands here; what the shipped probe says of people whom it never saw is in ``test_world_score.py``.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,15 +14,14 @@ from torch.nn import functional
 from slotid_core.errors import SlotIDError
 from training.reproduce import SHIPPED
 from training.world.identity import TRAITS, sample_identity
-from training.world.models import faces
 from training.world.models import probe as probing
 from training.world.models.clips import round_trips
-from training.world.models.faces import augmented, learn_faces, moved
+from training.world.models.faces import augmented, learn_faces, moved, of_two_clips
 from training.world.models.files import read_facts, weights_id, write_model
 from training.world.models.probe import Probe, measure, traits_of
 from training.world.models.states import STATE, mirrored_states, states_of, undrawn
 from training.world.models.truth import VIEWS, Truth
-from training.world.pictures import draw_missing, people
+from training.world.pictures import WorldClip, draw_missing, people, picture_path
 from training.world.scenario import SLOTS, Scenario, labels, sample_scenarios
 
 
@@ -52,19 +53,28 @@ def test_faces_are_learned_without_touching_anything_else():
     assert auc(probe, clips) > 0.9
 
 
-def test_faces_are_learned_of_people_with_two_clips(monkeypatch):
-    probe, clips, looked_at = Probe(), clips_of(3, seed=1), []
+def test_faces_are_learned_of_people_with_two_clips(metric_pictures, tmp_path, monkeypatch):
+    assert of_two_clips(["a", "b", "a", "c", "d", "c"]) == [0, 2, 3, 5]
+    learned = []
+    monkeypatch.setattr(probing, "learn_faces", lambda probe, clips, who, **_: learned.append((len(clips), who)))
+    folder = tmp_path / "metric"
+    shutil.copytree(metric_pictures, folder)
+    more = WorldClip(split="metric", index=2, clip=0)
+    draw_missing(folder, [more])
 
-    def look(probe, clips, random, *, mirrored):
-        looked_at.append(clips)
-        return seen(probe, clips, random, mirrored=mirrored)
+    def learn(out):
+        probing.train(
+            folder, SHIPPED / "world_vae.safetensors", tmp_path / out,
+            minutes=0.01, held_back=1, batch=2, seed=0, start=None,
+        )  # fmt: skip
 
-    seen = faces._seen
-    monkeypatch.setattr(faces, "_seen", look)
-    learn_faces(probe, clips, ["a", "b", "a", "c", "d", "c"], minutes=1e-4, seed=0)
-    assert len(looked_at) == 3 and all(torch.equal(some, clips[[0, 2, 3, 5]]) for some in looked_at)
-    with pytest.raises(SlotIDError, match="6 clips of as many people"):
-        learn_faces(probe, clips, list("abcdef"), minutes=1e-4, seed=0)
+    learn("probe.safetensors")
+    assert learned == [(2, ["metric0-00001", "metric0-00001"])]
+    # At once, not after an hour of frames.
+    picture_path(folder, WorldClip(split="metric", index=1, clip=1)).unlink()
+    monkeypatch.setattr(probing, "Probe", None)
+    with pytest.raises(SlotIDError, match="2 clips to learn from, all of different people.*without --clips 1"):
+        learn("other.safetensors")
 
 
 def test_a_batch_is_moved_as_its_clips_would_be_one_by_one():

@@ -67,14 +67,14 @@ def moved(
     return cut_BFHW3.div_(255).mul_(told_BK[:, -1, None, None, None, None]).clamp_(0, 1)
 
 
-def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: float, seed: int) -> None:
-    """ArcFace on what the frames already show, which it leaves as it is.
+def of_two_clips(who: list[str]) -> list[int]:
+    """Indices of the clips of people who have more than one.
 
-    People of a single clip are left out: told from all others by it, they would teach what a clip looks like (a probe
-    that learned two thirds of such people found 0.61 between clips of one person, without them 0.74).
+    Told from all others by a single clip, a person teaches what a clip looks like: a probe that learned faces of two
+    thirds of such people found 0.61 between clips of one person, without them 0.74.
 
     Args:
-        who: person of each clip, uint8 after the VAE. In a mirror a person is somebody else.
+        who: person of each clip.
 
     Raises:
         SlotIDError: nobody has two clips.
@@ -83,9 +83,18 @@ def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: f
     chosen = [i for i, person in enumerate(who) if clips_of[person] > 1]
     if not chosen:
         raise SlotIDError(
-            f"Got {len(who)} clips of as many people, expected two of some: what a person's two clips share is learned."
+            f"Got {len(who)} clips to learn from, all of different people, expected two of some: a face is what a "
+            "person's two clips share. Draw more without --clips 1."
         )
-    clips_NFHW3, who = clips_NFHW3[chosen], [who[i] for i in chosen]
+    return chosen
+
+
+def learn_faces(probe: Probe, clips_NFHW3: Tensor, who: list[str], *, minutes: float, seed: int) -> None:
+    """ArcFace on what the frames already show, which it leaves as it is.
+
+    Args:
+        who: person of each clip, uint8 after the VAE, as :func:`of_two_clips`. In a mirror a person is somebody else.
+    """
     random, device = np.random.RandomState(seed), next(probe.parameters()).device
     seen_VNFD = torch.stack([_seen(probe, clips_NFHW3, random, mirrored=mirrored) for mirrored in (False, False, True)])
     people = {person: p for p, person in enumerate(sorted(set(who)))}

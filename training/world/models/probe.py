@@ -33,7 +33,7 @@ from slotid_core.errors import SlotIDError
 from training.world.identity import DYNAMICS, FRONT, SIDE, TRAITS, Identity
 from training.world.models.clips import round_trips
 from training.world.models.device import best_device, half
-from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces
+from training.world.models.faces import EMBEDDING, FACE_SHARE, augmented, learn_faces, of_two_clips
 from training.world.models.files import read_facts, write_model
 from training.world.models.manners import MANNERS_SHARE, learn_manners
 from training.world.models.states import STATE, states_of_clip
@@ -150,7 +150,7 @@ def train(
         rate: of learning at most, as a share of a new one's.
 
     Raises:
-        SlotIDError: the probe to start from was trained on some of them.
+        SlotIDError: the probe to start from was trained on some of them, or nobody else has two clips.
     """
     if start is not None and held_back > (unseen := read_facts(start).get("held_back", 0)):
         raise SlotIDError(
@@ -161,6 +161,7 @@ def train(
     known = [clip_of_name(name) for name in names]
     held = [i for i, clip in enumerate(known) if clip.index < held_back]
     used = [i for i, clip in enumerate(known) if clip.index >= held_back]
+    twice = [used[i] for i in of_two_clips([known[i].person for i in used])]
     traits_NI = torch.stack([traits_of(clip.identity) for clip in known])
     said = [labels(clip.scenario) for clip in known]
     states_NFS = torch.stack([states_of_clip(clip) for clip in known])
@@ -212,7 +213,7 @@ def train(
     learn_manners(
         probe, clips[used], truth.only(used_U), minutes=MANNERS_SHARE * minutes, seed=seed, first=held_back
     )  # fmt: skip
-    learn_faces(probe, clips[used], [known[i].person for i in used], minutes=FACE_SHARE * minutes, seed=seed)
+    learn_faces(probe, clips[twice], [known[i].person for i in twice], minutes=FACE_SHARE * minutes, seed=seed)
     told = evaluate(probe, clips[held], traits_NI[held], [said[i] for i in held])
     facts = {"steps": step, "batch": batch, "minutes": minutes, "rate": rate, "seed": seed}
     facts |= {"people": len({known[i].person for i in used}), "held_back": held_back, **told}
