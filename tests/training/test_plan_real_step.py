@@ -168,3 +168,6 @@ def test_live_bytes_counts_storages_once_and_forgets_the_dead():
         assert (live.now, live.peak) == (60, 60)
         del a, views, b
         assert (live.now, live.peak) == (0, 60)
+        for _ in range(5):  # never two of them at once
+            torch.zeros(8)
+        assert (live.now, live.peak) == (0, 60)

@@ -29,6 +29,8 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         # The weak reference keeps the address from being given out again while it is a key here.
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._held = 0
+        """Sum of ``_live``: at least what is alive."""
         for tensor in known:
             self._add(tensor, 0)
         self.peak = 0
@@ -37,23 +39,28 @@ class LiveBytes(TorchDispatchMode):
     def now(self) -> int:
         """Bytes that are alive."""
         for key in [key for key, (reference, _) in self._live.items() if reference.expired()]:
-            del self._live[key]
-        return sum(size for _, size in self._live.values())
+            self._held -= self._live.pop(key)[1]
+        return self._held
 
     def restart_peak(self) -> None:
         self.peak = self.now
 
     def _add(self, tensor: Tensor, size: int | None = None) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._live or self._live[storage._cdata][0].expired():
-            self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes() if size is None else size)
+        before = self._live.get(storage._cdata)
+        if before is None or before[0].expired():
+            size = storage.nbytes() if size is None else size
+            self._held += size - (0 if before is None else before[1])
+            self._live[storage._cdata] = (StorageWeakRef(storage), size)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
-        self.peak = max(self.peak, self.now)
+        # Who is still alive takes long to ask; no answer matters that can't raise the peak.
+        if self._held > self.peak:
+            self.peak = max(self.peak, self.now)
         return out
 
 

@@ -18,23 +18,26 @@ from training.trainer.state import checkpoints
 WORKER = Path(__file__).with_name("two_processes.py")
 
 
-def config(settings, folder: Path, name: str, **optim) -> Path:
+def config(settings, folder: Path, name: str, shard: bool = False) -> Path:
     data = settings.to_dict()
     data["run"]["folder"] = str(folder / name)
-    data["optim"] |= {"steps": 20, "batch": 2, "micro_batch": 1, "warmup": 2, "ema": 0.9, **optim}
+    data["optim"] |= {"steps": 20, "batch": 2, "micro_batch": 1, "warmup": 2, "ema": 0.9}
     data["validation"] |= {"every": 20, "clips": 2, "sigmas": [0.6], "samples": 0}
     data["data"]["workers"], data["checkpoint"], data["log"]["tensorboard"] = 0, {"every": 10, "keep": 5}, False
-    data["memory"]["precision"] = "fp32"
+    data["memory"] |= {"precision": "fp32", "shard": shard}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path
 
 
-def train(path: Path, processes: int, *arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+def train(processes: int, *configs: Path) -> None:
+    """One run after the other: starting the processes takes longer than what they learn."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     result = subprocess.run(
-        [*command, WORKER, path, *arguments], capture_output=True, text=True, check=False,
+        [*command, WORKER, *configs], capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
@@ -48,9 +51,8 @@ def losses(folder: Path) -> list[float]:
 def runs(drawn_cache, tmp_path_factory):
     """Folders of the same run by one process, by two, and by two with a shared-out backbone."""
     folder = tmp_path_factory.mktemp("processes")
-    train(config(drawn_cache, folder, "one"), 1)
-    train(config(drawn_cache, folder, "two"), 2)
-    train(config(drawn_cache, folder, "shared"), 2, "memory.shard=true")
+    train(1, config(drawn_cache, folder, "one"))
+    train(2, config(drawn_cache, folder, "two"), config(drawn_cache, folder, "shared", shard=True))
     return folder
 
 
@@ -89,5 +91,5 @@ def test_checkpoints_go_from_one_process_to_two_and_back(drawn_cache, runs, tmp_
     middle = checkpoints(runs / begun / "checkpoints")[0]
     assert middle.name == "step_000010"
     (target / "checkpoints" / middle.name).symlink_to(middle)
-    train(path, processes)
+    train(processes, path)
     assert losses(target) == pytest.approx(losses(runs / "one")[10:], abs=1e-5)

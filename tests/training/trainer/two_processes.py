@@ -1,6 +1,7 @@
-"""Train as ``train.py`` does and write what became of the backbone: what a test of several processes can't see.
+"""Train as ``train.py`` does, one run after the other, and write what became of each backbone: what a test of several
+processes can't see.
 
-torchrun two_processes.py CONFIG.yaml [section.field=value ...]
+torchrun two_processes.py CONFIG.yaml [CONFIG.yaml ...]
 """
 
 import json
@@ -17,7 +18,6 @@ from training.trainer import run as running
 from training.trainer.processes import Processes
 
 torch.set_num_threads(1)
-settings = load(Path(sys.argv[1]), sys.argv[2:])
 processes = Processes("cpu")
 made = []
 
@@ -48,18 +48,21 @@ def gradients_summed():
 whole_matrices, apply_plan = [], running.apply_plan
 running.Run, running.apply_plan = Watched, plan_applied
 found = Machine(name="here", device="CPU", ram=100 - processes.rank, disk=50 + processes.rank)
-running.train(settings, processes, "plain", show_progress=False)
-transformer = made[0].adapter.transformer
-frozen = [p for p in transformer.blocks.parameters() if not p.requires_grad]
-told = {
-    "processes": processes.count,
-    "leanest": [processes.leanest(found).ram, processes.leanest(found).disk, processes.leanest(found).vram],
-    "gradients": gradients_summed(),
-    "whole_matrices": whole_matrices,
-    "blocks": len(transformer.blocks),
-    "sharded_blocks": sum(isinstance(block, FSDPModule) for block in transformer.blocks),
-    "frozen_numbers_here": sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in frozen),
-}
-if processes.is_first:
-    (settings.run.folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
+for config in sys.argv[1:]:
+    made.clear(), whole_matrices.clear()
+    settings = load(Path(config))
+    running.train(settings, processes, "plain", show_progress=False)
+    transformer = made[0].adapter.transformer
+    frozen = [p for p in transformer.blocks.parameters() if not p.requires_grad]
+    told = {
+        "processes": processes.count,
+        "leanest": [processes.leanest(found).ram, processes.leanest(found).disk, processes.leanest(found).vram],
+        "gradients": gradients_summed(),
+        "whole_matrices": whole_matrices,
+        "blocks": len(transformer.blocks),
+        "sharded_blocks": sum(isinstance(block, FSDPModule) for block in transformer.blocks),
+        "frozen_numbers_here": sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in frozen),
+    }
+    if processes.is_first:
+        (settings.run.folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 processes.close()

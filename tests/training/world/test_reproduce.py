@@ -14,7 +14,7 @@ from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
 from training import prepare, reproduce
-from training.world.experiment import report
+from training.world.experiment import evaluate, report
 from training.world.experiment.intervals import r2
 from training.world.experiment.report import write_report
 from training.world.experiment.results import Bench
@@ -30,9 +30,17 @@ SMALL = [
     # The backbone starts at zero: after the few updates of a busy machine's two seconds hardly any pixel is reached.
     "--vae-minutes", "0.03", "--backbone-minutes", "0.1", "--probe-minutes", "0.03", "--variants", "slotid",
     "conv_pool", "--seeds", "0", "--set", "optim.steps=3", "optim.batch=2", "optim.micro_batch=2", "optim.warmup=1",
-    "validation.clips=2", "validation.samples=0", "log.tensorboard=false", "data.held_out=0.4",
-    "optim.lr=0.05", "optim.ema=0",
+    "validation.clips=2", "validation.sigmas=[0.5]", "validation.samples=0", "log.tensorboard=false",
+    "data.held_out=0.4", "optim.lr=0.05", "optim.ema=0",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    """Of the sampler; every result says how many it had."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "STEPS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,7 @@ def test_every_variant_leaves_figures_of_everybody(reproduced):
         assert found["trained_steps"] == 3 and found["people"] == 2
         assert np.array(found["videos"]["traits"]).shape == (2, len(TRAITS))
         assert len(found["videos"]["face"]) == len(found["videos"]["follows"]) == 2
+        assert found["sampling"]["steps"] == 4
     assert "routing" in result(folder, "slotid-0") and "routing" not in result(folder, "conv_pool-0")
 
 
