@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
     from training import train
-    from training.settings import load
+    from training.data.cache import cache_key
+    from training.settings import Settings, load
     from training.world.experiment.origin import check, check_weights, learned_from
     from training.world.models import backbone, probe, vae
     from training.world.models.device import best_device
@@ -157,16 +158,18 @@ def run(args: argparse.Namespace) -> None:
         folder = f"run.folder={_run_folder(args, name, seed)}"
         return [CONFIG, *shared, *VARIANTS[name].changes, f"run.seed={seed}", *cache, folder]
 
-    def learned(name: str, seed: int) -> dict[str, object]:
+    def loaded(name: str, seed: int) -> Settings:
         config, *changes = settings(name, seed)
-        return learned_from(load(config, changes).to_dict())
+        return load(config, changes)
 
     missing = []
     for name, seed in wanted:
         if not (path := _result(args, name, seed)).is_file():
             missing.append((name, seed))
             continue
-        check(path, models=bench.made_with, people=args.held_out, settings=learned(name, seed))
+        now = loaded(name, seed)
+        made_of = {"settings": learned_from(now.to_dict()), "cache": cache_key(now.data.cache)}
+        check(path, models=bench.made_with, people=args.held_out, **made_of)
     for name, seed in missing:
         if VARIANTS[name].own_cache:
             _prepare(args.folder / f"cache-{name}", pictures / "train", *settings(name, seed), *workers)
@@ -177,7 +180,7 @@ def run(args: argparse.Namespace) -> None:
     for name, seed in missing:
         weights = _run_folder(args, name, seed) / "weights" / "slotid.safetensors"
         _make(weights, train.main, *settings(name, seed))
-        check_weights(weights, learned(name, seed))
+        check_weights(weights, loaded(name, seed))
         changes = [*args.set, *VARIANTS[name].changes, f"run.seed={seed}"]
         bench.write_result(_result(args, name, seed), name, seed, weights, changes=changes)
 

@@ -219,7 +219,20 @@ def open_cache(settings: Settings) -> Cache:
     _check_videos(settings, manifest, hashes)
     if os.access(folder, os.W_OK):  # a cache on a read-only disk will do: files are then read at every start
         hashes.save()
-    return Cache(folder, manifest, hashlib.sha256(text.encode()).hexdigest())
+    return Cache(folder, manifest, _key(text))
+
+
+def cache_key(folder: Path) -> str:
+    """:attr:`Cache.key` of the finished cache that is there, whatever settings it is of.
+
+    Raises:
+        SlotIDError: as :func:`read_manifest`.
+    """
+    return _key(read_manifest(folder)[1])
+
+
+def _key(manifest: str) -> str:
+    return hashlib.sha256(manifest.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -8,13 +8,13 @@ by block (FSDP2) where it does not fit.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from slotid_core.errors import SlotIDError
@@ -73,6 +73,11 @@ class Processes:
         found: list[Machine] = gather_object([machine])
         least = {name: [getattr(one, name) for one in found] for name in ("vram", "ram", "disk")}
         return replace(machine, **{name: None if None in sizes else min(sizes) for name, sizes in least.items()})
+
+    def of_first(self, find: Callable[[], str]) -> str:
+        """What the first process finds out, for all of them."""
+        found = [find() if self.is_first else ""]
+        return (found if self.count == 1 else broadcast_object_list(found))[0]
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()

@@ -22,6 +22,7 @@ from training.settings import Settings
 from training.text import context_length
 from training.trainer import state as checkpointing
 from training.trainer.adapter import Adapter
+from training.trainer.backbone import backbone_id, load_backbone
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
 from training.trainer.checks import Reached, check_start
 from training.trainer.log import Log, making_room
@@ -59,6 +60,7 @@ class Run:
         self.order = BatchOrder(self.clips.entries, settings.optim.batch, settings.run.seed)
         self.held_out = HeldOut(self.cache, settings)
         self.adapter = _adapter(settings, processes, plan)
+        self.backbone = processes.of_first(lambda: backbone_id(settings))
         trainable = self.adapter.trainable()
         self.state = State(
             trainable, AveragedWeights(settings.optim.ema, trainable), make_optimizer(settings.optim, trainable)
@@ -72,7 +74,7 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What checkpoints and weights say of the run: nothing of this machine, so that equal runs are equal."""
-        return {"settings": shared_settings(self.settings), "cache": self.cache.key}
+        return {"settings": shared_settings(self.settings), "cache": self.cache.key, "backbone": self.backbone}
 
     def _resume(self) -> bool:
         found = checkpointing.checkpoints(self.checkpoints)
@@ -84,6 +86,11 @@ class Run:
             raise SlotIDError(
                 f"The run in {self.folder} was trained on another cache. Start another run.folder, or prepare the "
                 "dataset as it was."
+            )
+        if then.get("backbone") != self.backbone:
+            raise SlotIDError(
+                f"The run in {self.folder} was trained on another backbone (SHA-256 {then.get('backbone')!s:.12}, now "
+                f"{self.backbone:.12}). Start another run.folder, or set model.transformer to the one that it had."
             )
         checkpointing.restore(found[-1], self.state)
         self.adapter.set_step(self.state.step)
@@ -254,18 +261,11 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _adapter(settings: Settings, processes: Processes, plan: str) -> Adapter:
-    from training.wan_diffusers import load_transformer, tiny_transformer
-
-    precision = torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32
-    source = settings.model.transformer
-    if source == "tiny":
-        transformer = tiny_transformer(dtype=precision)
-    else:
-        transformer = load_transformer(Path(source), precision)
+    transformer = load_backbone(settings)
     adapter = Adapter(
         settings.model.slotid_config(), transformer, context_length=context_length(settings), seed=settings.run.seed,
         device=processes.device,
-        precision=precision,
+        precision=torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32,
     )  # fmt: skip
     if settings.memory.shard:
         shard_backbone(transformer, processes.count, processes.device)

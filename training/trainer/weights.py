@@ -104,7 +104,7 @@ def weights_of_checkpoint(checkpoint: Path, *, averaged: bool = True) -> SlotIDW
         name: replace(pair, down_RI=got[_factor(name, "A")], up_OR=got[_factor(name, "B")])
         for name, pair in start.lora.pairs.items()
     }
-    told = {"settings": settings, "cache": facts["cache"], "trained_steps": facts["step"]}
+    told = {name: fact for name, fact in facts.items() if name != "step"} | {"trained_steps": facts["step"]}
     return bundle(start.model, LoraWeights(pairs), told)
 
 

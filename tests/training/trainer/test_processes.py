@@ -83,6 +83,11 @@ def test_processes_plan_with_the_least_that_any_of_them_found(runs):
     assert told == {"one": [100, 50, None], "two": [99, 50, None]}
 
 
+def test_what_the_first_process_finds_all_of_them_hear(runs):
+    told = {name: json.loads((runs / name / "told.json").read_text())["of_first"] for name in ("one", "two")}
+    assert told == {"one": [0], "two": [0, 0]}
+
+
 @pytest.mark.parametrize(("begun", "processes"), [("one", 2), ("two", 1)])
 def test_checkpoints_go_from_one_process_to_two_and_back(drawn_cache, runs, tmp_path, begun, processes):
     path = config(drawn_cache, tmp_path, "moved")

@@ -1,11 +1,13 @@
 """A whole run on the real tiny Wan: it learns, stops when told, goes on bit for bit, and refuses other settings."""
 
+import hashlib
 import os
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
@@ -15,6 +17,7 @@ from training.trainer.batches import BatchOrder, TrainingClips
 from training.trainer.processes import Processes
 from training.trainer.state import checkpoints
 from training.trainer.validate import HeldOut, validate
+from training.wan_diffusers import tiny_transformer
 
 SMALL = ("optim.steps=6", "checkpoint.every=2", "validation.every=3", "validation.sigmas=[0.5]", "optim.warmup=0")
 
@@ -118,6 +121,19 @@ def test_another_cache_under_an_old_run_is_refused(train, cache):
     cache.key = "1" * 64
     with pytest.raises(SlotIDError, match="another cache"):
         train("optim.steps=2")
+
+
+def test_another_backbone_of_the_same_name_under_an_old_run_is_refused(train, tmp_path):
+    path, tensors = tmp_path / "wan.safetensors", tiny_transformer().state_dict()
+    save_file(tensors, path)
+    first = train("optim.steps=2", f"model.transformer={path}")
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / path.name)
+    assert train("optim.steps=2", f"model.transformer={moved}").finished
+    assert load_weights(first.written[0]).facts["backbone"] == hashlib.sha256(moved.read_bytes()).hexdigest()
+    save_file(tensors | {"proj_out.bias": tensors["proj_out.bias"] + 1}, moved)
+    with pytest.raises(SlotIDError, match="another backbone.*SHA-256.*set model.transformer to the one that it had"):
+        train("optim.steps=2", f"model.transformer={moved}")
 
 
 def test_a_clip_that_is_no_number_stops_the_run_and_names_it(train, cache, tmp_path):

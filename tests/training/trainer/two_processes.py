@@ -58,6 +58,7 @@ for config in sys.argv[1:]:
         "processes": processes.count,
         "leanest": [processes.leanest(found).ram, processes.leanest(found).disk, processes.leanest(found).vram],
         "gradients": gradients_summed(),
+        "of_first": processes.gather(torch.tensor([int(processes.of_first(lambda: str(processes.rank)))])).tolist(),
         "whole_matrices": whole_matrices,
         "blocks": len(transformer.blocks),
         "sharded_blocks": sum(isinstance(block, FSDPModule) for block in transformer.blocks),

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
 from training import prepare, reproduce
+from training.settings import load
 from training.world.experiment import evaluate, report
 from training.world.experiment.intervals import r2
+from training.world.experiment.origin import check_weights
 from training.world.experiment.report import write_report
 from training.world.experiment.results import Bench
 from training.world.experiment.sheet import in_motion, show, side_by_side
@@ -144,7 +146,31 @@ def test_weights_of_other_settings_are_not_measured_as_these(reproduced, tmp_pat
     other = ["optim.steps=4" if a == "optim.steps=3" else a for a in arguments]
     other[arguments.index("--results") + 1] = str(tmp_path)
     assert reproduce.main(other) == 1
-    assert "trained with other settings: settings.optim.steps is 3 there and 4 here" in capfd.readouterr().err
+    assert "was trained otherwise: settings.optim.steps is 3 there and 4 here" in capfd.readouterr().err
+
+
+def test_weights_of_another_cache_or_backbone_are_not_measured_as_these(reproduced, tmp_path):
+    folder, _ = reproduced
+    weights, settings = folder / "runs/slotid-0/weights/slotid.safetensors", folder / "runs/slotid-0/settings.yaml"
+    check_weights(weights, load(settings))
+    backbone = load_file(folder / "backbone.safetensors")
+    save_file(backbone | {"head.head.bias": backbone["head.head.bias"] + 1}, tmp_path / "backbone.safetensors")
+    with pytest.raises(SlotIDError, match="was trained otherwise: backbone is '.*' there and '.*' here. Give"):
+        check_weights(weights, load(settings, [f"model.transformer={tmp_path / 'backbone.safetensors'}"]))
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    manifest = tmp_path / "cache" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(SlotIDError, match="was trained otherwise: cache is '.*' there and '.*' here. Give"):
+        check_weights(weights, load(settings, [f"data.cache={tmp_path / 'cache'}"]))
+
+
+def test_results_of_another_cache_are_not_taken_for_this_ones(reproduced, tmp_path, capfd):
+    folder, arguments = reproduced
+    shutil.copytree(folder / "results", tmp_path, dirs_exist_ok=True)
+    changed = tmp_path / "slotid-0.json"
+    changed.write_text(json.dumps(json.loads(changed.read_text()) | {"cache": "0" * 64}))
+    assert reproduce.main([*arguments, "--results", str(tmp_path)]) == 1
+    assert re.search("slotid-0.json was made from something else.*cache is '0*' there", capfd.readouterr().err)
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path, capfd):

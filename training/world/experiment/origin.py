@@ -10,6 +10,9 @@ from typing import Any
 
 from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
+from training.data.cache import cache_key
+from training.settings import Settings
+from training.trainer.backbone import backbone_id
 from training.world.experiment.variants import VARIANTS
 from training.world.models.files import weights_id
 
@@ -40,7 +43,7 @@ def check(path: Path, **wanted: Any) -> None:
 
     Args:
         path: of its JSON.
-        wanted: what it has to say of itself: ``models``, ``people`` and, of a variant, ``settings``.
+        wanted: what it has to say of itself: ``models``, ``people`` and, of a variant, ``settings`` and ``cache``.
 
     Raises:
         SlotIDError: it says something else.
@@ -54,17 +57,20 @@ def check(path: Path, **wanted: Any) -> None:
         )
 
 
-def check_weights(path: Path, wanted: Mapping[str, Any]) -> None:
+def check_weights(path: Path, settings: Settings) -> None:
     """Weights that are there have learned what would be learned now.
 
     Raises:
-        SlotIDError: they have not.
+        SlotIDError: they have not: from other settings, another cache or on another backbone.
     """
-    differ = _differences("settings", learned_from(load_weights(path).facts["settings"]), wanted)
+    facts = load_weights(path).facts
+    wanted = {"cache": cache_key(settings.data.cache), "backbone": backbone_id(settings)}
+    differ = _differences("settings", learned_from(facts["settings"]), learned_from(settings.to_dict()))
+    differ += [said for name, value in wanted.items() for said in _differences(name, facts.get(name), value)]
     if differ:
         raise SlotIDError(
-            f"{path} was trained with other settings: {'; '.join(differ)}. Give this experiment a folder of its own "
-            "(--folder), or go back to those settings."
+            f"{path} was trained otherwise: {'; '.join(differ)}. Give this experiment a folder of its own "
+            "(--folder), or make it from the same."
         )
 
 
