@@ -64,6 +64,8 @@ def generate(
     negative_BLE: Tensor,
     channels: int = 16,
     progress: Callable[[int, int], None] | None = None,
+    clean_BCThw: Tensor | None = None,
+    level: float = 1.0,
 ) -> Tensor:
     """Sample a video for each row of the prompts; each is what it would be by itself.
 
@@ -74,10 +76,17 @@ def generate(
         negative_BLE: the negative prompts'.
         channels: latent channels of the backbone.
         progress: called as ``progress(steps done, steps)``.
+        clean_BCThw: latents that are noised up to ``level`` and finished from there, instead of noise alone.
+        level: of that noise, above 0; 1 is noise alone. Steps above it are left out.
+
+    Raises:
+        SlotIDError: a level out of range.
 
     Returns:
         Normalised latents ``[B, C, T, h, w]``, float32, on the context's device.
     """
+    if not 0 < level <= 1:
+        raise SlotIDError(f"Got a level of noise of {level}, expected one above 0 and up to 1.")
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     device, batch = positive_BLE.device, positive_BLE.shape[0]
@@ -86,7 +95,12 @@ def generate(
     latents_BCThw = torch.stack([torch.randn(shape, generator=noise) for noise in generators]).to(device)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=config.shift)
     # Equal steps before the shift, from pure noise on; the scheduler appends the clean end.
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, config.steps + 1)[:-1], device=device)
+    sigmas = np.linspace(1.0, 0.0, config.steps + 1)[:-1]
+    if clean_BCThw is not None:
+        latents_BCThw = (1 - level) * clean_BCThw.to(device) + level * latents_BCThw
+        begun = level / (config.shift - (config.shift - 1) * level)
+        sigmas = np.concatenate([[begun], sigmas[sigmas < begun - 1e-6]])
+    scheduler.set_timesteps(sigmas=sigmas, device=device)
     with_identity, without = torch.full([batch], True), torch.full([batch], config.identity_in_negative)
     for index, timestep in enumerate(scheduler.timesteps):
         sigma_B = scheduler.sigmas[index].float().cpu().expand(batch)
@@ -96,5 +110,5 @@ def generate(
             velocity_BCThw = negative_BCThw + config.guidance * (velocity_BCThw - negative_BCThw)
         latents_BCThw = scheduler.step(velocity_BCThw, timestep, latents_BCThw, return_dict=False)[0]
         if progress is not None:
-            progress(index + 1, config.steps)
+            progress(index + 1, len(sigmas))
     return latents_BCThw

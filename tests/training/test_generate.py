@@ -38,6 +38,28 @@ def test_noise_levels():
     assert seen == pytest.approx(wanted, abs=1e-6)
 
 
+def test_latents_are_finished_from_their_level_of_noise():
+    """Between the levels that a whole sampling passes through, too; the steps above are left out."""
+    seen, clean = [], torch.randn(1, 16, 2, 6, 4)
+
+    def velocity(x, sigma, *_):
+        seen.append(float(sigma))
+        return (x - clean) / sigma
+
+    out = generate(
+        velocity, config(steps=5, shift=3.0, guidance=1.0), positive_BLE=TEXT, negative_BLE=NO_TEXT, clean_BCThw=clean,
+        level=0.8,
+    )  # fmt: skip
+    assert torch.allclose(out, clean, atol=1e-5)
+    assert seen == pytest.approx([0.8, *(3 * u / (1 + 2 * u) for u in (0.4, 0.2))], abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.5])
+def test_a_level_of_noise_that_is_none(level):
+    with pytest.raises(SlotIDError, match=f"Got a level of noise of {level}, expected one above 0 and up to 1"):
+        generate(lambda x, *_: x, config(), positive_BLE=TEXT, negative_BLE=NO_TEXT, clean_BCThw=TEXT, level=level)
+
+
 def test_guidance_amplifies_the_difference():
     """v = 2 with the prompt and 1 without it; at scale 3 that is 4, over a path of length 1."""
 

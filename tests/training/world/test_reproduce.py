@@ -15,7 +15,7 @@ from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
 from training import prepare, reproduce
 from training.settings import load
-from training.world.experiment import evaluate, report
+from training.world.experiment import evaluate, finished, readable, report
 from training.world.experiment.intervals import r2
 from training.world.experiment.origin import check_weights
 from training.world.experiment.report import write_report
@@ -171,6 +171,36 @@ def test_results_of_another_cache_are_not_taken_for_this_ones(reproduced, tmp_pa
     changed.write_text(json.dumps(json.loads(changed.read_text()) | {"cache": "0" * 64}))
     assert reproduce.main([*arguments, "--results", str(tmp_path)]) == 1
     assert re.search("slotid-0.json was made from something else.*cache is '0*' there", capfd.readouterr().err)
+
+
+def test_real_clips_are_finished_from_any_level_of_noise(reproduced, capsys):
+    """Without noise the clip is there as it was; from all of it nothing is left, and the identity is what differs."""
+    folder, _ = reproduced
+    run = folder / "runs/slotid-0"
+    weights, levels = run / "weights/slotid.safetensors", ["1e-4", "1"]
+    finished.main(
+        [str(run / "settings.yaml"), str(folder / "probe.safetensors"), "--weights", str(weights), "--levels", *levels]
+    )
+    (told, *lines) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert told == {"people": 2}
+    found = {name: figures for line in lines for name, figures in line.items()}
+    assert list(found) == ["real", "0.0001", "0.0001 with the identity", "1", "1 with the identity"]
+    assert found["0.0001"]["face"] == pytest.approx(found["real"]["face"], abs=0.02)
+    assert found["1"] != found["1 with the identity"] and found["1"] != found["real"]
+
+
+def test_what_a_linear_reader_finds(reproduced, capsys):
+    torch.manual_seed(0)
+    traits_NI = torch.rand(300, len(TRAITS))
+    there = traits_NI @ torch.randn(len(TRAITS), 400) + 0.1 * torch.randn(300, 400)
+    assert min(readable.linear(there, traits_NI, 250).values()) > 0.9
+    assert max(readable.linear(there.roll(100, 0), traits_NI, 250).values()) < 0.3
+    run = reproduced[0] / "runs/slotid-0"
+    readable.main([str(run / "settings.yaml"), "--weights", str(run / "weights/slotid.safetensors")])
+    told = json.loads(capsys.readouterr().out)
+    tokens = ["clip_tokens_BSE", "portrait_tokens_BKE", "clip_global_BG", "portrait_global_BG"]
+    assert list(told) == ["clips", "fitted", "portrait", "clip", *tokens] and (told["clips"], told["fitted"]) == (8, 4)
+    assert all(set(told[name]["traits"]) == set(TRAITS) and set(PARTS) < set(told[name]) for name in tokens)
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path, capfd):

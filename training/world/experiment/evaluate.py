@@ -10,7 +10,7 @@ width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +53,7 @@ class People:
     """uint8, as drawn."""
     reference_NCThw: Tensor
     portrait_NCThw: Tensor
+    wanted_NCThw: Tensor
     wanted_NFHW3: Tensor
     """The other clip after the VAE, uint8: what could be reached at best."""
     seen_NFHW3: Tensor
@@ -67,19 +68,24 @@ class People:
         return [labels(wanted.scenario) for _, wanted in self.clips]
 
 
-def load_people(folder: Path, vae: AutoencoderKLWan, *, count: int, world: int) -> People:
-    """Read what was drawn of the first ``count`` held-out people of a world."""
-    clips = [tuple(WorldClip(split="held_out", index=i, clip=c, world=world) for c in (0, 1)) for i in range(count)]
+def load_people(folder: Path, vae: AutoencoderKLWan, clips: Sequence[tuple[WorldClip, WorldClip]]) -> People:
+    """Read what was drawn of people.
+
+    Args:
+        folder: of all pictures.
+        clips: as :attr:`People.clips`.
+    """
     drawn = [read_pictures(picture_path(folder, reference)) for reference, _ in clips]
     reference_NFHW3, portraits_NHW3 = (torch.stack([d[name] for d in drawn]) for name in ("clip", "portrait"))
     others_NFHW3 = torch.stack([read_pictures(picture_path(folder, other))["clip"] for _, other in clips])
-    reference_NCThw = encode_clips(vae, reference_NFHW3)
+    reference_NCThw, wanted_NCThw = encode_clips(vae, reference_NFHW3), encode_clips(vae, others_NFHW3)
     return People(
-        clips=clips,
+        clips=list(clips),
         reference_NFHW3=reference_NFHW3,
         reference_NCThw=reference_NCThw,
         portrait_NCThw=encode_clips(vae, portraits_NHW3[:, None]),
-        wanted_NFHW3=decode_clips(vae, encode_clips(vae, others_NFHW3)),
+        wanted_NCThw=wanted_NCThw,
+        wanted_NFHW3=decode_clips(vae, wanted_NCThw),
         seen_NFHW3=decode_clips(vae, reference_NCThw),
     )
 
@@ -109,16 +115,20 @@ def _shuffled(frames_FHW3: Tensor) -> Tensor:
 @torch.no_grad()
 def make_videos(
     transformer: WanTransformer3DModel, vae: AutoencoderKLWan, people: People, weights: SlotIDWeights | None,
-    embedding: IdentityEmbedding | None, *, guidance: float = GUIDANCE,
+    embedding: IdentityEmbedding | None, *, level: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Everybody doing what their other clip's caption says, uint8 ``[N, F, H, W, 3]``; without weights: nobody in
-    particular. Person n has noise n, whatever the weights."""
+    particular. Person n has noise n, whatever the weights.
+
+    Args:
+        level: finishes the other clip itself from this level of noise; None starts from noise alone.
+    """
     videos, together = [], _together(transformer.device)
     for start in tqdm(range(0, len(people.clips), together), desc="videos", unit=f"{together} videos"):
         rows = range(start, min(start + together, len(people.clips)))
         context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows]).to(transformer.device)
         config = GenerateConfig(
-            width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=guidance, seed=start
+            width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=GUIDANCE, seed=start
         )
         with ExitStack() as stack:
             if weights is None:
@@ -132,6 +142,7 @@ def make_videos(
                 config,
                 positive_BLE=context_BLE,
                 negative_BLE=torch.zeros_like(context_BLE),
+                **({} if level is None else {"clean_BCThw": people.wanted_NCThw[rows], "level": level}),
             )
         videos.append(decode_clips(vae, latents_BCThw))
     return torch.cat(videos)

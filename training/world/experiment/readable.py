@@ -1,10 +1,11 @@
-"""What of a person can be read from the latents that Slot-ID is shown, before anything of Slot-ID is trained.
+"""What of a person can be read from the latents that Slot-ID is shown, and from what it makes of them.
 
     python -m training.world.experiment.readable training/configs/world.yaml [section.field=value ...]
 
-A linear reader (ridge regression) is fitted to the prepared cache's portraits and clips; with ``--encoder UPDATES``
-Slot-ID's own video encoder as well, told the traits outright. What neither reads of people it has not seen, no training
-by a loss on pixels can be expected to find with as few people.
+A linear reader (ridge regression) is fitted to the prepared cache's portraits and clips, and tested on the people whom
+the cache holds out. ``--encoder UPDATES`` trains Slot-ID's own video encoder as well, told the traits outright. What
+neither reads, no training by a loss on pixels can be expected to find with as few people. ``--weights FILE`` reads the
+tokens and global vectors of a trained Slot-ID: what stands there and is not in its videos, the backbone does not show.
 
 Letters: N clips, I traits, L numbers of a picture or clip.
 """
@@ -18,29 +19,39 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from slotid_core.checkpoint import load_weights
 from slotid_core.encoder import VideoEncoder
+from slotid_core.model import SlotID
 from training.data.cache import Cache, open_cache
 from training.settings import Settings, load
 from training.world.models.device import best_device, half
 from training.world.models.probe import by_part, r_squared, traits_of
 from training.world.pictures import clip_of_name
 
-_TESTED = 0.15
-"""Share of the people that is not fitted."""
 _RIDGES = (1e2, 1e3, 1e4, 1e5)
 
 
 def latents(cache: Cache) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Portraits and reference clips as latents, traits ``[N, I]``, and how many of the first clips are fitted."""
+    """Portraits and reference clips as latents, traits ``[N, I]``, and how many of the first clips are fitted: those
+    after them are of people whom the cache holds out."""
     portraits, clips, traits = [], [], []
-    for entry in cache.entries:
+    for entry in sorted(cache.entries, key=lambda entry: entry.held_out):
         sample = cache.load(entry)
         portraits.append(sample.portrait_CTHW)
         clips.append(sample.reference_CTHW)
         traits.append(traits_of(clip_of_name(entry.id).identity))
-    # Clips of one person stand side by side and are kept together.
-    fitted = 2 * round(len(clips) // 2 * (1 - _TESTED))
+    fitted = sum(not entry.held_out for entry in cache.entries)
     return torch.stack(portraits).float(), torch.stack(clips).float(), torch.stack(traits), fitted
+
+
+@torch.no_grad()
+def embeddings(model: SlotID, portraits_NC1hw: Tensor, clips_NCThw: Tensor) -> dict[str, Tensor]:
+    """Tokens and global vectors of everybody, by their names in :class:`IdentityEmbedding`."""
+    parts = [
+        vars(model.encode(clips, portraits).embedding)
+        for clips, portraits in zip(clips_NCThw.split(50), portraits_NC1hw.split(50), strict=True)
+    ]
+    return {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
 
 
 def linear(inputs: Tensor, traits_NI: Tensor, fitted: int) -> dict[str, float]:
@@ -97,16 +108,21 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """Print all of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="section.field=value")
     parser.add_argument("--encoder", type=int, default=0, metavar="UPDATES")
-    args = parser.parse_intermixed_args()
+    parser.add_argument("--weights", type=Path, help="of Slot-ID, trained on this cache")
+    args = parser.parse_intermixed_args(argv)
     settings = load(args.config, args.overrides)
     portraits, clips, traits_NI, fitted = latents(open_cache(settings))
     told = {"clips": len(clips), "fitted": fitted}
-    for name, inputs in (("portrait", portraits), ("clip", clips)):
+    read = {"portrait": portraits, "clip": clips}
+    if args.weights:
+        read |= embeddings(load_weights(args.weights).model, portraits, clips)
+    for name, inputs in read.items():
         of_trait = linear(inputs, traits_NI, fitted)
         told[name] = {**_rounded(by_part(of_trait)), "traits": _rounded(of_trait)}
     if args.encoder:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.world.experiment.origin import check, learned_from, models_ids
 from training.world.identity import DYNAMICS, FRONT, SIDE
 from training.world.models.device import best_device
 from training.world.models.probe import load_probe
+from training.world.pictures import WorldClip
 
 BOUNDS = "bounds"
 
@@ -55,7 +56,9 @@ class Bench:
 
     @cached_property
     def people(self) -> People:
-        return evaluate.load_people(self._folder / "pictures", self.vae, count=self._count, world=self.world)
+        both = partial(WorldClip, split="held_out", world=self.world)
+        clips = [(both(index=i, clip=0), both(index=i, clip=1)) for i in range(self._count)]
+        return evaluate.load_people(self._folder / "pictures", self.vae, clips)
 
     def write_bounds(self, results: Path) -> None:
         """What can be reached: people's real other clips; and what comes without any identity. Kept where it is there.
