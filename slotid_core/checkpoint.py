@@ -67,16 +67,28 @@ def untrained_weights_of(config: SlotIDConfig, seed: int, facts: Mapping[str, An
     return bundle(model, lora, {**(facts or {}), "trained_steps": 0})
 
 
-def save_weights(path: Path, weights: SlotIDWeights) -> None:
+def save_weights(path: Path, weights: SlotIDWeights, dtype: torch.dtype = torch.float32) -> None:
     """Write atomically.
 
+    Args:
+        dtype: of the stored matrices and vectors. In float16 a file takes half the room and holds other weights, with
+            a hash of their own: an identity that the whole ones encoded is not theirs.
+
     Raises:
-        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or a number is NaN or
-            infinite.
+        SlotIDError: the name does not end in ``.safetensors``, the folder can't be written, or a number is NaN,
+            infinite, or too large for the dtype.
     """
     info = {"config": weights.model.config.to_dict(), "facts": dict(weights.facts)}
     tensors = _to_tensors(weights.model, weights.lora)
     check_finite(path, tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.ndim:
+            tensors[name] = tensor.to(dtype)
+            if not bool(tensors[name].isfinite().all()):
+                raise SlotIDError(
+                    f"{name} holds {tensor.abs().max().item():.3g}, which is more than {dtype} can hold, so "
+                    f"{path.name} was not written. Store these weights in float32."
+                )
     write(path, KIND, FORMAT_VERSION, tensors, info)
 
 

@@ -26,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="a checkpoint folder of a run, or a Slot-ID .safetensors file")
     parser.add_argument("--slotid", type=Path, metavar="FILE", help="write the Slot-ID weights here")
+    parser.add_argument(
+        "--half", action="store_true",
+        help="--slotid in float16: half the size. Identities that the whole weights encoded have to be encoded again",
+    )  # fmt: skip
     parser.add_argument("--lora", type=Path, metavar="FILE", help="write the LoRA alone here, for any LoRA loader")
     parser.add_argument(
         "--merge", type=Path, metavar="WAN", help="a Wan transformer to merge the LoRA into: one .safetensors file"
@@ -37,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--merge and --out-wan belong together")
     if not (args.slotid or args.lora or args.merge):
         parser.error("nothing to write: give --slotid, --lora, or --merge with --out-wan")
+    if args.half and not args.slotid:
+        parser.error("--half is for --slotid")
     if args.raw and not args.source.is_dir():
         parser.error("--raw is for a checkpoint folder; a file holds one kind of weights")
     try:
@@ -55,6 +61,8 @@ def export(args: argparse.Namespace) -> list[Path]:
         SlotIDError: a source that can't be read, no LoRA where one is asked for, a transformer that is not the one the
             LoRA is for, or a folder that can't be written.
     """
+    import torch
+
     from slotid_core.checkpoint import load_weights, save_weights
     from training.trainer.weights import merge_lora, weights_of_checkpoint, write_lora
 
@@ -67,7 +75,7 @@ def export(args: argparse.Namespace) -> list[Path]:
         raise SlotIDError(f"{args.source} has no LoRA that changes anything ({why}): nothing to write or to merge.")
     written = []
     if args.slotid:
-        save_weights(args.slotid, weights)
+        save_weights(args.slotid, weights, torch.float16 if args.half else torch.float32)
         written.append(args.slotid)
     if args.lora:
         write_lora(args.lora, weights.lora)

@@ -77,6 +77,36 @@ def test_raw_gives_the_last_weights(last, slotid_file, tmp_path):
     assert load_weights(raw).facts["trained_steps"] == 12
 
 
+def test_half_the_size_and_nearly_the_same_identity(slotid_file, tmp_path, capsys):
+    half = tmp_path / "half.safetensors"
+    assert run(slotid_file, "--slotid", half, "--half") == 0
+    assert half.stat().st_size < 0.55 * slotid_file.stat().st_size
+    whole, halved = load_weights(slotid_file), load_weights(half)
+    assert whole.sha256 != halved.sha256 == load_weights(half).sha256 and dict(halved.facts) == dict(whole.facts)
+    for a, b in zip(whole.model.state_dict().values(), halved.model.state_dict().values(), strict=True):
+        assert a.dtype == b.dtype and torch.allclose(a.float(), b.float(), rtol=2**-10, atol=2**-24)
+    assert {name: pair.alpha for name, pair in halved.lora.pairs.items()} == {
+        name: pair.alpha for name, pair in whole.lora.pairs.items()
+    }
+    generator = torch.Generator().manual_seed(0)
+    clip, portrait = torch.randn(1, 16, 3, 8, 8, generator=generator), torch.randn(1, 16, 1, 8, 8, generator=generator)
+    one, other = (vars(weights.model.encode(clip, portrait).embedding) for weights in (whole, halved))
+    assert one.keys() == other.keys() and all((one[n] - other[n]).norm() < 0.01 * one[n].norm() for n in one)
+    with pytest.raises(SystemExit):
+        run(slotid_file, "--lora", tmp_path / "lora.safetensors", "--half")
+    assert "--half is for --slotid" in capsys.readouterr().err
+
+
+def test_what_float16_cannot_hold_is_not_written(slotid_file, tmp_path, capsys):
+    weights = load_weights(slotid_file)
+    weights.model.clip_tokens[1].weight[0, 0] = 1e6
+    large = tmp_path / "large.safetensors"
+    save_weights(large, weights)
+    assert run(large, "--slotid", tmp_path / "half.safetensors", "--half") == 1
+    assert "model.clip_tokens.1.weight holds 1e+06, which is more than torch.float16 can" in capsys.readouterr().err
+    assert not (tmp_path / "half.safetensors").exists()
+
+
 def test_from_a_shell_in_another_folder(repo_root, slotid_file, wan_file, tmp_path):
     command = [sys.executable, str(repo_root / "training" / "export.py"), str(slotid_file)]
     options = ["--lora", "out/lora.safetensors", "--merge", str(wan_file), "--out-wan", "out/merged.safetensors"]
