@@ -12,15 +12,19 @@ from training.settings import Settings
 from training.wan_diffusers import WanTransformer3DModel, load_transformer, tiny_transformer
 
 
+def precision(settings: Settings) -> torch.dtype:
+    """Of the backbone's numbers, and of what is computed with them."""
+    return torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32
+
+
 def load_backbone(settings: Settings) -> WanTransformer3DModel:
-    """On the CPU, in the run's precision.
+    """On the CPU, in the run's :func:`precision`.
 
     Raises:
         SlotIDError: as :func:`training.wan_diffusers.load_transformer`.
     """
-    precision = torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32
-    source = settings.model.transformer
-    return tiny_transformer(dtype=precision) if source == "tiny" else load_transformer(Path(source), precision)
+    source, dtype = settings.model.transformer, precision(settings)
+    return tiny_transformer(dtype=dtype) if source == "tiny" else load_transformer(Path(source), dtype)
 
 
 def backbone_id(settings: Settings) -> str:

@@ -22,7 +22,7 @@ from training.settings import Settings
 from training.text import context_length
 from training.trainer import state as checkpointing
 from training.trainer.adapter import Adapter
-from training.trainer.backbone import backbone_id, load_backbone
+from training.trainer.backbone import backbone_id, load_backbone, precision
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
 from training.trainer.checks import Reached, check_start
 from training.trainer.log import Log, making_room
@@ -265,7 +265,7 @@ def _adapter(settings: Settings, processes: Processes, plan: str) -> Adapter:
     adapter = Adapter(
         settings.model.slotid_config(), transformer, context_length=context_length(settings), seed=settings.run.seed,
         device=processes.device,
-        precision=torch.bfloat16 if settings.memory.precision == "bf16" else torch.float32,
+        precision=precision(settings),
     )  # fmt: skip
     if settings.memory.shard:
         shard_backbone(transformer, processes.count, processes.device)
