@@ -217,8 +217,7 @@ def open_cache(settings: Settings) -> Cache:
         if shard_key(path) != shard["key"] or path.stat().st_size != shard["bytes"]:
             raise damaged_shard(path, "it is another than the manifest names")
     _check_videos(settings, manifest, hashes)
-    if os.access(folder, os.W_OK):  # a cache on a read-only disk will do: files are then read at every start
-        hashes.save()
+    hashes.save()
     return Cache(folder, manifest, _key(text))
 
 

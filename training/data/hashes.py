@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,8 +77,9 @@ class FileHashes:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def save(self) -> None:
-        """Remember; does nothing where nothing was read."""
-        if self._new:
+        """Remember; does nothing where nothing was read. A cache on a read-only disk will do: files are then read at
+        every start."""
+        if self._new and os.access(self._path.parent, os.W_OK):
             with atomic(self._path) as temporary:
                 temporary.write_text(json.dumps(self._known, sort_keys=True, indent=0), encoding="utf-8")
             self._new = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -33,11 +32,10 @@ def backbone_id(settings: Settings) -> str:
     Raises:
         SlotIDError: there is none.
     """
-    source, folder = settings.model.transformer, settings.data.cache
+    source = settings.model.transformer
     if source == "tiny":
         return "tiny"
-    hashes = FileHashes(folder)
+    hashes = FileHashes(settings.data.cache)
     found = hashes.of_weights(Path(source))
-    if os.access(folder, os.W_OK):
-        hashes.save()
+    hashes.save()
     return found

@@ -115,13 +115,13 @@ def _shuffled(frames_FHW3: Tensor) -> Tensor:
 @torch.no_grad()
 def make_videos(
     transformer: WanTransformer3DModel, vae: AutoencoderKLWan, people: People, weights: SlotIDWeights | None,
-    embedding: IdentityEmbedding | None, *, level: float | None = None,
+    embedding: IdentityEmbedding | None, *, level: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Everybody doing what their other clip's caption says, uint8 ``[N, F, H, W, 3]``; without weights: nobody in
     particular. Person n has noise n, whatever the weights.
 
     Args:
-        level: finishes the other clip itself from this level of noise; None starts from noise alone.
+        level: of the noise up to which the other clip itself is brought, to be finished from there; 1 is noise alone.
     """
     videos, together = [], _together(transformer.device)
     for start in tqdm(range(0, len(people.clips), together), desc="videos", unit=f"{together} videos"):
@@ -142,7 +142,8 @@ def make_videos(
                 config,
                 positive_BLE=context_BLE,
                 negative_BLE=torch.zeros_like(context_BLE),
-                **({} if level is None else {"clean_BCThw": people.wanted_NCThw[rows], "level": level}),
+                clean_BCThw=people.wanted_NCThw[rows],
+                level=level,
             )
         videos.append(decode_clips(vae, latents_BCThw))
     return torch.cat(videos)
