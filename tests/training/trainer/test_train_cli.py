@@ -63,6 +63,17 @@ def test_half_precision_trains(config, tmp_path):
     assert {p.dtype for p in weights.model.parameters()} == {next(weights.model.parameters()).dtype}
 
 
+def test_compiled_blocks_train_as_they_are(config, tmp_path):
+    """In half precision, where two programs of one block round in other places."""
+    losses = []
+    for compiled in ("true", "false"):
+        folder = tmp_path / compiled
+        few = ("memory.precision=bf16", "validation.samples=0", "log.tensorboard=false")
+        assert command.main(config(*few, f"memory.compile={compiled}", f"run.folder={folder}")) == 0
+        losses.append([line["loss"] for line in logging.read(folder, "train")])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
 def test_without_a_lora_there_is_one_file(config, tmp_path, capsys):
     assert command.main(config("model.slotid.lora.rank=0", "validation.samples=0")) == 0
     assert [path.name for path in (tmp_path / "run" / "weights").iterdir()] == ["slotid.safetensors"]
