@@ -56,7 +56,7 @@ PROBE = DemoFile("world_probe.safetensors", "", "")
 
 
 def install_demo_models(comfy_root: Path) -> list[Path]:
-    """Put what the demo workflows need into a ComfyUI folder, 36 MB.
+    """Put what the demo workflows need into a ComfyUI folder, 32 MB.
 
     ``models/diffusion_models``, ``models/vae`` and ``models/slotid`` get a file each, ``input`` two clips and a
     portrait; files of the same names are replaced.

@@ -1,4 +1,4 @@
-"""The sampling loop: noise to latents along the flow, with guidance that amplifies text and identity.
+"""The sampling loop: noise to latents along the flow, with guidance by text and identity, together or apart.
 
 Shape letters: B videos, C latent channels, T h w latent frames, height, width, L context tokens, E text-token width.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slotid_core.errors import SlotIDError
+from slotid_core.guidance import rescaled_positive
 
 # (latents, sigma [B], context [B, L, E], identity rows [B] bool) -> velocity
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -29,11 +30,13 @@ class GenerateConfig:
     frames: int
     """Pixel frames, 4n + 1."""
     steps: int = 30
-    """Backbone evaluations (twice as many with guidance)."""
+    """Backbone evaluations (twice as many with guidance, three times with guidance by the identity apart)."""
     shift: float = 5.0
     """Timestep shift of the sampler; larger spends more steps at high noise. Wan uses 3 to 8."""
     guidance: float = 5.0
     """Classifier-free guidance scale; 1 leaves the negative branch out."""
+    identity_guidance: float | None = None
+    """A scale of its own for the identity, as Slot-ID Guider's ``identity_cfg``; None is that of the text."""
     seed: int = 0
     """Of the first video's noise; the next ones count up from it."""
     identity_in_negative: bool = False
@@ -48,6 +51,17 @@ class GenerateConfig:
         for name, low, high in (("steps", 1, 1000), ("shift", 0.1, 100.0), ("guidance", 0.0, 100.0)):
             if not low <= getattr(self, name) <= high:
                 raise SlotIDError(f"Got {name} = {getattr(self, name)}, expected a value from {low} to {high}.")
+        if self.identity_guidance is None:
+            return
+        if not 0 <= self.identity_guidance <= 100:
+            raise SlotIDError(f"Got identity_guidance = {self.identity_guidance}, expected a value from 0 to 100.")
+        if self.guidance < 1:
+            raise SlotIDError(f"Got guidance = {self.guidance} with identity_guidance, expected 1 or more.")
+        if self.identity_in_negative:
+            raise SlotIDError(
+                "Got identity_guidance and identity_in_negative: guidance by the identity takes the difference that it "
+                "makes to the prompt, so the negative has to be without. Leave one of them out."
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -105,6 +119,10 @@ def generate(
     for index, timestep in enumerate(scheduler.timesteps):
         sigma_B = scheduler.sigmas[index].float().cpu().expand(batch)
         velocity_BCThw = velocity(latents_BCThw, sigma_B, positive_BLE, with_identity)
+        if config.identity_guidance not in (None, config.guidance):
+            plain_BCThw = velocity(latents_BCThw, sigma_B, positive_BLE, ~with_identity)
+            share = config.identity_guidance / config.guidance
+            velocity_BCThw = rescaled_positive(velocity_BCThw, plain_BCThw, share)
         if config.guidance != 1.0:
             negative_BCThw = velocity(latents_BCThw, sigma_B, negative_BLE, without)
             velocity_BCThw = negative_BCThw + config.guidance * (velocity_BCThw - negative_BCThw)

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
     from training import train
     from training.data.cache import cache_key
     from training.settings import Settings, load
+    from training.world.experiment.evaluate import SAMPLING
     from training.world.experiment.origin import check, check_weights, learned_from
     from training.world.models import backbone, probe, vae
     from training.world.models.device import best_device
@@ -169,7 +170,7 @@ def run(args: argparse.Namespace) -> None:
             continue
         now = loaded(name, seed)
         made_of = {"settings": learned_from(now.to_dict()), "cache": cache_key(now.data.cache)}
-        check(path, models=bench.made_with, people=args.held_out, **made_of)
+        check(path, models=bench.made_with, people=args.held_out, sampling=SAMPLING, **made_of)
     for name, seed in missing:
         if VARIANTS[name].own_cache:
             _prepare(args.folder / f"cache-{name}", pictures / "train", *settings(name, seed), *workers)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from slotid_core.checkpoint import SlotIDWeights
+    from training.generate import GenerateConfig
     from training.world.score import Score
 
 RANDOM_WAN = (
@@ -151,6 +152,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
         steps=args.steps,
         shift=args.shift,
         guidance=args.guidance,
+        identity_guidance=args.identity_guidance,
         seed=args.seed,
         identity_in_negative=args.identity_in_negative,
     )
@@ -227,7 +229,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
         rows=rows,
         captions=[
             f"Prompt: {args.prompt if not args.text_embeds else f'tokens from {args.text_embeds.name}'}",
-            f"{config.steps} steps, seed {config.seed}, guidance {config.guidance:g}, shift {config.shift:g}. "
+            f"{config.steps} steps, seed {config.seed}, guidance {_guidance(config)}, shift {config.shift:g}. "
             f"Identity strength {args.strength:g}, FiLM {args.film_strength:g}, LoRA {args.lora_strength:g}. "
             f"Slot-ID weights {models.weights.sha256[:12]}.",
             *(f"{label}: {of_it}." for label, of_it in scores.items()),
@@ -252,6 +254,11 @@ def _score(
         return {}
     seen_FHWC = to_bytes(decode_latents(models.vae, encode_frames(models.vae, clip_FHWC.to(args.device))))
     return dict(zip(videos, score(PROBE.path, list(videos.values()), seen_FHWC, args.prompt), strict=True))
+
+
+def _guidance(config: GenerateConfig) -> str:
+    apart = "" if config.identity_guidance is None else f" (identity {config.identity_guidance:g})"
+    return f"{config.guidance:g}{apart}"
 
 
 def _below(score: Score) -> str | None:

@@ -13,6 +13,7 @@ REAL = {
     "frames": 65,
     "steps": 30,
     "guidance": 5.0,
+    "identity_guidance": None,
     "shift": 5.0,
     "clip_frames": 65,
     "clip_size": 256,
@@ -25,7 +26,8 @@ DEMO = {
     "size": (80, 80),
     "frames": 17,
     "steps": 20,
-    "guidance": 3.0,
+    "guidance": 2.0,
+    "identity_guidance": 5.0,
     "shift": 3.0,
     "clip_frames": 17,
     "clip_size": 80,
@@ -110,6 +112,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--strength", type=float, default=1.0, help="of the identity (%(default)s)")
     add("--film-strength", type=float, default=1.0, help="of its FiLM part on top (%(default)s)")
     add("--lora-strength", type=float, default=1.0, help="of the LoRA that belongs to the weights (%(default)s)")
+    add(
+        "--identity-guidance",
+        type=float,
+        help="a guidance scale of its own for the identity, at half as many evaluations again (as --guidance, demo "
+        f"{DEMO['identity_guidance']:g})",
+    )
     add("--identity-in-negative", action="store_true", help="give the negative branch the identity too")
     add(
         "--compare",
@@ -149,7 +157,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.negative_embeds and (args.negative or not args.text_embeds):
         parser.error("--negative-embeds goes with --text-embeds, in place of --negative")
     args.all_built_in = all(getattr(args, name) == value for name, value in plain.items() if name not in free)
-    for name, value in (DEMO if args.demo else REAL).items():
+    defaults = dict(DEMO if args.demo else REAL)
+    if args.identity_in_negative:
+        if args.identity_guidance is not None:
+            parser.error("--identity-guidance needs a negative without the identity; leave out --identity-in-negative")
+        defaults["identity_guidance"] = None
+    for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if not (args.demo or args.text_encoder or args.text_embeds or args.transformer == Path("tiny")):

@@ -75,6 +75,30 @@ def test_guidance_amplifies_the_difference():
     assert moved(0.0) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("guidance", "identity_guidance", "moved", "calls"),
+    [
+        (3.0, 5.0, 1 + 3 * 2 + 5 * 4, 3),
+        (3.0, 0.0, 1 + 3 * 2, 3),
+        (1.0, 2.0, 3 + 2 * 4, 2),  # the negative counts for nothing
+        (3.0, 3.0, 1 + 3 * 6, 2),  # ordinary guidance
+        (3.0, None, 1 + 3 * 6, 2),
+    ],
+)
+def test_text_and_identity_are_guided_by_apart(guidance, identity_guidance, moved, calls):
+    """v = 1 for nothing, 3 with the prompt and 7 with the identity too, over a path of length 1."""
+    seen = []
+
+    def velocity(x, sigma, context, rows):
+        seen.append(rows)
+        return torch.full_like(x, (3.0 if context.any() else 1.0) + (4.0 if rows.all() else 0.0))
+
+    flow = sample(velocity, guidance=guidance, identity_guidance=identity_guidance)
+    still = sample(lambda x, *_: torch.zeros_like(x))
+    assert (still - flow).mean().item() == pytest.approx(moved, abs=1e-4)
+    assert len(seen) == calls * config().steps
+
+
 @pytest.mark.parametrize(("same", "negative_rows"), [(False, False), (True, True)])
 def test_which_rows_get_the_identity(same, negative_rows):
     calls = []
@@ -111,6 +135,10 @@ def test_the_seed_makes_the_noise():
         ({"shift": 0.0}, "shift = 0"),
         ({"guidance": -1.0}, "guidance = -1"),
         ({"guidance": float("nan")}, "guidance = nan"),
+        ({"identity_guidance": -1.0}, "identity_guidance = -1"),
+        ({"identity_guidance": float("nan")}, "identity_guidance = nan"),
+        ({"guidance": 0.5, "identity_guidance": 2.0}, "guidance = 0.5 with identity_guidance, expected 1 or more"),
+        ({"identity_guidance": 2.0, "identity_in_negative": True}, "the negative has to be without"),
     ],
 )
 def test_settings_out_of_range(changes, message):

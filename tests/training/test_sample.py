@@ -128,6 +128,13 @@ def test_without_strength_the_person_does_not_matter(demo, base, drawn_clips):
     assert difference(a, without_lora) > 1  # the LoRA stays on at strength 0
 
 
+def test_the_identity_is_guided_by_apart(demo, base, drawn_clips):
+    a, b = (demo(f"{path.stem}-0", "--clip", path, *BOX, "--identity-guidance", 0) for path in drawn_clips)
+    assert difference(a, b) < SAME, "at 0 it is the prompt without the person"
+    ordinary = demo("ordinary", "--clip", drawn_clips[0], *BOX, "--identity-guidance", 2)
+    assert min(difference(base, a), difference(base, ordinary), difference(ordinary, a)) > 1
+
+
 def test_models_from_files_are_the_demos_own(demo, base, files, drawn_clips):
     """Same weights through --transformer, --vae and --weights: the same video."""
     assert difference(base, demo("files", "--clip", drawn_clips[0], *BOX, *flat(files))) < SAME
@@ -317,6 +324,7 @@ def test_input_that_cannot_be_used(capsys, tmp_path, drawn_clips, options, messa
         (["--demo", "--clip", "x", "--faces", "mediapipe"], "invalid choice"),
         (["--demo", "--text-embeds", "x"], "--negative-embeds"),
         (["--demo", "--dtype", "bfloat16"], "float32"),
+        (["--demo", "--identity-guidance", "4", "--identity-in-negative"], "leave out --identity-in-negative"),
         (
             ["--clip", "c", "--transformer", "t", "--vae", "v", "--weights", "w"],
             "give --text-encoder (or --text-embeds)",
@@ -347,6 +355,8 @@ def test_defaults_follow_the_models():
     assert (real.clip_size, real.portrait_size) == (256, 512)
     assert not real.compare and not real.all_built_in
     assert sample_args.parse([*files, "--steps", "7"]).steps == 7
+    assert (demo.identity_guidance, real.identity_guidance) == (5.0, None)
+    assert sample_args.parse(["--demo", "--identity-in-negative"]).identity_guidance is None
 
 
 def test_install_demo_needs_a_comfyui_and_nothing_installed(repo_root, tmp_path):

@@ -46,19 +46,11 @@ def _phantom(
         cfg_conds=7.5,
         cfg_cond2_negative=5.0,
     )
-    noise = group.add("RandomNoise", column=1, noise_seed=0, after="randomize")
-    sampler = group.add("KSamplerSelect", column=1, sampler_name="uni_pc")
-    sigmas = group.add("BasicScheduler", column=1, model=model, scheduler="simple", steps=steps)
-    sampled = group.add(
-        "SamplerCustomAdvanced",
-        column=1,
-        noise=noise.out("NOISE"),
-        guider=guider.out("GUIDER"),
-        sampler=sampler.out("SAMPLER"),
-        sigmas=sigmas.out("SIGMAS"),
-        latent_image=conditions.out("latent"),
+    latent = conditions.out("latent")
+    sampled = parts.guided(
+        group, guider.out("GUIDER"), model, latent, steps=steps, sampler_name="uni_pc", column=1, after="randomize"
     )
-    return parts.video(group, sampled.out("output"), loaded.vae, column=1, fps=fps)
+    return parts.video(group, sampled, loaded.vae, column=1, fps=fps)
 
 
 _ABOUT_PHANTOM = (

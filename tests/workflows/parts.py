@@ -202,3 +202,23 @@ def sampled(group: Group, model: Output, positive: Output, negative: Output, lat
         **widgets,
     )
     return node.out("LATENT")
+
+
+def guided(
+    group: Group, guider: Output, model: Output, latent: Output, *, steps: int, sampler_name: str, column: int = 0,
+    after: str | None = None,
+) -> Output:  # fmt: skip
+    """A latent of SamplerCustomAdvanced, for guiders other than KSampler's own."""
+    noise = group.add("RandomNoise", column=column, noise_seed=0, after=after)
+    sampler = group.add("KSamplerSelect", column=column, sampler_name=sampler_name)
+    sigmas = group.add("BasicScheduler", column=column, model=model, scheduler="simple", steps=steps)
+    node = group.add(
+        "SamplerCustomAdvanced",
+        column=column,
+        noise=noise.out("NOISE"),
+        guider=guider,
+        sampler=sampler.out("SAMPLER"),
+        sigmas=sigmas.out("SIGMAS"),
+        latent_image=latent,
+    )
+    return node.out("output")

@@ -45,6 +45,7 @@ class Card:
 
 CARDS = {
     "slotid_demo": Card("Slot-ID demo", "tiny models, any CPU", ((ANN, 3, False),)),
+    "slotid_identity_guidance": Card("Guide apart", "text and identity", ((ANN, 3, False),)),
     "slotid_identity_save": Card("Save an identity", "encode a person once", ((ANN, 3, False),)),
     "slotid_identity_load": Card("Load an identity", "nothing is encoded again", ((ANN, 3, True),)),
     "slotid_identity_merge": Card("Merge clips", "one person, several clips", ((ANN, 3, False), (ANN, 8, False))),

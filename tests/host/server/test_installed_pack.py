@@ -57,7 +57,7 @@ def test_files_are_offered_in_the_widgets(info):
 
 def test_the_workflows_are_templates_with_pictures(server, repo_root):
     names = server.json("/workflow_templates")[server.pack]
-    assert len(names) == 12 and sorted(names) == sorted(p.stem for p in (repo_root / "workflows").glob("*.json"))
+    assert len(names) == 13 and sorted(names) == sorted(p.stem for p in (repo_root / "workflows").glob("*.json"))
     for name in names:
         for suffix in ("json", "jpg"):
             served = server.get(f"/api/workflow_templates/{server.pack}/{name}.{suffix}")

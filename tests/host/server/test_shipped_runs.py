@@ -29,6 +29,13 @@ def test_demo(server, small_graph):
         assert served(server, shown["images"][0]).startswith(b"\x89PNG"), class_type
 
 
+def test_guidance_together_and_apart(server, small_graph):
+    graph = small_graph("slotid_identity_guidance").set("BasicScheduler", steps=2)
+    run = server.run(graph)
+    together, apart = (served(server, video["images"][0]) for video in outputs_of(run, graph, "SaveVideo"))
+    assert together[4:8] == apart[4:8] == b"ftyp" and together != apart
+
+
 def test_save_then_load(server, small_graph):
     saving, loading = small_graph("slotid_identity_save"), small_graph("slotid_identity_load")
     (saved,) = outputs_of(server.run(saving), saving, "SlotIDSaveIdentity")

@@ -41,7 +41,7 @@ SMALL = [
 def few_steps():
     """Of the sampler; every result says how many it had."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "STEPS", 4)
+        patch.setitem(evaluate.SAMPLING, "steps", 4)
         yield
 
 
@@ -64,7 +64,7 @@ def test_every_variant_leaves_figures_of_everybody(reproduced):
         assert found["trained_steps"] == 3 and found["people"] == 2
         assert np.array(found["videos"]["traits"]).shape == (2, len(TRAITS))
         assert len(found["videos"]["face"]) == len(found["videos"]["follows"]) == 2
-        assert found["sampling"]["steps"] == 4
+        assert found["sampling"] == {**evaluate.SAMPLING, "steps": 4}
     assert "routing" in result(folder, "slotid-0") and "routing" not in result(folder, "conv_pool-0")
 
 
@@ -109,6 +109,14 @@ def test_results_of_another_experiment_are_not_taken_for_this_ones(reproduced, c
     assert re.search(said, capfd.readouterr().err)
 
 
+def test_results_that_were_sampled_otherwise_are_not_taken_for_this_ones(reproduced, monkeypatch, capfd):
+    monkeypatch.setitem(evaluate.SAMPLING, "identity_guidance", 7.0)
+    assert reproduce.main(reproduced[1]) == 1
+    assert "slotid-0.json was made from something else than what is here: sampling.identity_guidance is" in (
+        capfd.readouterr().err
+    )
+
+
 def test_results_that_cannot_be_compared_are_no_report(reproduced, tmp_path):
     folder, _ = reproduced
 
@@ -124,7 +132,9 @@ def test_results_that_cannot_be_compared_are_no_report(reproduced, tmp_path):
         write_report(changed(lambda data: data["settings"]["optim"].update(lr=0.5)))
     with pytest.raises(SlotIDError, match="conv_pool-0.json was made from something else.*models.vae"):
         write_report(changed(lambda data: data["models"].update(vae="0" * 64)))
-    with pytest.raises(SlotIDError, match="tau_decay_steps is (9 there and 600|600 there and 9) here"):
+    with pytest.raises(SlotIDError, match="conv_pool-0.json was made from something else.*sampling.guidance is 9"):
+        write_report(changed(lambda data: data["sampling"].update(guidance=9.0)))
+    with pytest.raises(SlotIDError, match="tau_decay_steps is (9 there and 1060|1060 there and 9) here"):
         write_report(changed(lambda data: data["settings"]["model"]["slotid"].update(reader={"tau_decay_steps": 9})))
     write_report(changed(lambda data: None))
 
@@ -320,7 +330,7 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
     def videos(read):
         return {"traits": read.tolist(), "face": [0.5] * 40, "follows": [said] * 40, "jitter": [0.1] * 40}
 
-    facts = {"people": 40, "identity_seed": 0, "models": {}, "traits": TRAITS}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": {}, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": videos(true), "none": videos(knows), "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
@@ -348,7 +358,7 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     mean = np.broadcast_to(true.mean(0), true.shape)
     read = {"traits": mean.tolist(), "face": [0.5] * 40, "follows": [dict.fromkeys(SLOTS, True)] * 40}
     read["jitter"] = [0.1] * 40
-    facts = {"people": 40, "identity_seed": 0, "models": {}, "traits": TRAITS}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": {}, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     (tmp_path / ".slotid-0-0123456789ab.json").write_text('{"half')  # of a run that was killed

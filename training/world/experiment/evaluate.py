@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from training.world.models.probe import Measured, Probe, measure, traits_of
 from training.world.pictures import FRAMES, SIZE, WorldClip, picture_path, read_pictures
 from training.world.scenario import SLOTS, labels
 
-STEPS, SHIFT, GUIDANCE = 20, 3.0, 3.0
+SAMPLING = {"steps": 20, "shift": 3.0, "guidance": 2.0, "identity_guidance": 5.0}
+"""Of all videos, as ``GenerateConfig`` takes it; without an identity there is nothing to guide by apart."""
 
 
 def _together(device: torch.device) -> int:
@@ -127,11 +128,10 @@ def make_videos(
     for start in tqdm(range(0, len(people.clips), together), desc="videos", unit=f"{together} videos"):
         rows = range(start, min(start + together, len(people.clips)))
         context_BLE = torch.cat([embed_prompt(people.clips[n][1].caption) for n in rows]).to(transformer.device)
-        config = GenerateConfig(
-            width=SIZE, height=SIZE, frames=FRAMES, steps=STEPS, shift=SHIFT, guidance=GUIDANCE, seed=start
-        )
+        config = GenerateConfig(width=SIZE, height=SIZE, frames=FRAMES, seed=start, **SAMPLING)
         with ExitStack() as stack:
             if weights is None:
+                config = replace(config, identity_guidance=None)
                 patched = partial(_plain_velocity, transformer)
             else:
                 injection = Injection(weights.model, _rows(embedding, rows))

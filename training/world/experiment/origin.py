@@ -43,7 +43,8 @@ def check(path: Path, **wanted: Any) -> None:
 
     Args:
         path: of its JSON.
-        wanted: what it has to say of itself: ``models``, ``people`` and, of a variant, ``settings`` and ``cache``.
+        wanted: what it has to say of itself: ``models``, ``people``, ``sampling`` and, of a variant, ``settings`` and
+            ``cache``.
 
     Raises:
         SlotIDError: it says something else.

@@ -63,7 +63,7 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     for path in sorted(results.glob("[!.]*-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if "variant" in result and result["identity_seed"] == world:
-            check(path, models=bounds["models"], people=people, traits=bounds["traits"])
+            check(path, people=people, **{name: bounds[name] for name in ("models", "traits", "sampling")})
             found[result["variant"], result["seed"]] = result
     check_alike(found)
     picture = results / f"figures{world_suffix(world)}.png"

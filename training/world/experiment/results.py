@@ -64,11 +64,11 @@ class Bench:
         """What can be reached: people's real other clips; and what comes without any identity. Kept where it is there.
 
         Raises:
-            SlotIDError: what is there was made with other models, or of another number of people.
+            SlotIDError: what is there was made with other models, sampled otherwise, or of another number of people.
         """
         path = results / f"{BOUNDS}{world_suffix(self.world)}.json"
         if path.is_file():
-            check(path, models=self.made_with, people=self._count)
+            check(path, models=self.made_with, people=self._count, sampling=evaluate.SAMPLING)
             return
         started = time.monotonic()
         plain = evaluate.make_videos(self.transformer, self.vae, self.people, None, None)
@@ -127,7 +127,7 @@ class Bench:
             "people": self._count,
             "identity_seed": self.world,
             "traits": list(FRONT + SIDE + DYNAMICS),
-            "sampling": {"steps": evaluate.STEPS, "shift": evaluate.SHIFT, "guidance": evaluate.GUIDANCE},
+            "sampling": evaluate.SAMPLING,
         }
 
 
