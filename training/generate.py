@@ -55,12 +55,15 @@ class GenerateConfig:
             return
         if not 0 <= self.identity_guidance <= 100:
             raise SlotIDError(f"Got identity_guidance = {self.identity_guidance}, expected a value from 0 to 100.")
-        if self.guidance < 1:
-            raise SlotIDError(f"Got guidance = {self.guidance} with identity_guidance, expected 1 or more.")
         if self.identity_in_negative:
             raise SlotIDError(
                 "Got identity_guidance and identity_in_negative: guidance by the identity takes the difference that it "
                 "makes to the prompt, so the negative has to be without. Leave one of them out."
+            )
+        if self.guidance < 1 and self.identity_guidance != self.guidance:
+            raise SlotIDError(
+                f"Got guidance = {self.guidance} beside identity_guidance = {self.identity_guidance}, expected 1 or "
+                "more where they differ. Raise guidance, or give both the same."
             )
 
     @property

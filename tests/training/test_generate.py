@@ -137,7 +137,7 @@ def test_the_seed_makes_the_noise():
         ({"guidance": float("nan")}, "guidance = nan"),
         ({"identity_guidance": -1.0}, "identity_guidance = -1"),
         ({"identity_guidance": float("nan")}, "identity_guidance = nan"),
-        ({"guidance": 0.5, "identity_guidance": 2.0}, "guidance = 0.5 with identity_guidance, expected 1 or more"),
+        ({"guidance": 0.5, "identity_guidance": 2.0}, "guidance = 0.5 beside identity_guidance = 2.0"),
         ({"identity_guidance": 2.0, "identity_in_negative": True}, "the negative has to be without"),
     ],
 )

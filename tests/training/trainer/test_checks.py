@@ -16,6 +16,15 @@ def test_a_fresh_adapter_passes_and_keeps_no_gradient(cache, make_settings, make
     assert all(p.grad is None for p in adapter.trainable().values())
 
 
+def test_compiled_blocks_in_half_precision_are_a_no_op_too(cache, make_settings, make_adapter, take_batch):
+    """Where two programs of one block round in other places."""
+    settings = make_settings("memory.precision=bf16")
+    adapter = make_adapter(settings, dtype=torch.bfloat16)
+    for block in adapter.transformer.blocks:
+        block.compile()
+    check_start(adapter, take_batch(cache, settings, 2))
+
+
 def test_an_adapter_that_is_no_no_op_is_refused(cache, make_settings, make_adapter, awake, take_batch):
     settings = make_settings()
     with pytest.raises(SlotIDError, match="not a no-op"):

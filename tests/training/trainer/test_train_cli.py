@@ -63,6 +63,7 @@ def test_half_precision_trains(config, tmp_path):
     assert {p.dtype for p in weights.model.parameters()} == {next(weights.model.parameters()).dtype}
 
 
+@pytest.mark.full
 def test_compiled_blocks_train_as_they_are(config, tmp_path):
     """In half precision, where two programs of one block round in other places."""
     losses = []
