@@ -246,6 +246,8 @@ def test_the_frontend_opens_the_workflows(page, server, twins, assert_is_twin, r
 
 
 def test_a_template_opens(page, server, twins):
+    # Pictures below the fold are fetched when one scrolls to them.
+    page.command("Emulation.setDeviceMetricsOverride", width=1920, height=2400, deviceScaleFactor=1, mobile=False)
     page.evaluate('window.app.extensionManager.command.execute("Comfy.BrowseTemplates")')
     page.click_on(server.pack)
     listed = "JSON.stringify([...document.querySelectorAll('h3')].map((title) => title.textContent.trim()))"
