@@ -179,6 +179,9 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
     )
 
     def sample(what: str, person: Injection, *, with_identity: bool = True) -> np.ndarray:
+        # Without an identity there is nothing to guide by apart, and no evaluation to spend on it.
+        guided = config if with_identity else replace(config, identity_guidance=None)
+
         def velocity(latents_1CThw, sigma_1, context_1LE, rows_1):
             dtype = models.transformer.dtype
             out = injected(latents_1CThw.to(dtype), sigma_1, context_1LE.to(dtype), rows_1 & with_identity)
@@ -190,7 +193,7 @@ def run(args: argparse.Namespace) -> tuple[list[Path], str | None]:
         ):
             latents_1CThw = generate(
                 velocity,
-                config,
+                guided,
                 positive_BLE=positive_1LE,
                 negative_BLE=negative_1LE,
                 channels=models.transformer.config.out_channels,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 # What differs between a real Wan and the demo's small one. Sides of clip and portrait are those of the training
 # (paper, 4.1, for the portrait); the demo's words too are those that it was trained with (training/world/scenario.py).
+# How the demo samples is how docs/results/world was measured.
 REAL = {
     "prompt": "a person smiles and turns the head in a sunny garden",
     "size": (720, 480),

@@ -2,7 +2,7 @@
 
 import notes
 import parts
-from flow import Flow, Output
+from flow import Flow, Group, Output
 from parts import DEMO_OTHER_CLIP
 
 # In the words of the captions that the small Wan was trained with (training/world/scenario.py).
@@ -25,12 +25,10 @@ _WORDS = (
 )
 
 
-def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *, first: int, stack: int) -> Output:
-    """Prompt, sampling and video of the small Wan. Returns the model that is sampled."""
-    latent = parts.size(flow, f"Step {first} - Video size", 80, 80, 17)
-    positive, negative = parts.prompts(flow, None, f"Step {first + 1} - Prompt", stack=stack - 1, positive=_PROMPT)
-    group = flow.group(f"Step {first + 2} - Sampling", 380, stack=stack)
-    model = parts.applied(group, parts.shifted(group, loaded.unet, 3.0), loaded, identity)
+def _ordinary(
+    group: Group, model: Output, positive: Output, negative: Output, latent: Output, loaded: parts.Models, cfg: float
+) -> tuple[Output, Output]:
+    """Frames and video of a KSampler, whose seed stays."""
     sampled = group.add(
         "KSampler",
         model=model,
@@ -38,11 +36,20 @@ def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *
         negative=negative,
         latent_image=latent,
         steps=20,
-        cfg=3,
+        cfg=cfg,
         sampler_name="euler",
         scheduler="simple",
     )
-    _, made = parts.video(group, sampled.out("LATENT"), loaded.vae)
+    return parts.video(group, sampled.out("LATENT"), loaded.vae)
+
+
+def _demo_video(flow: Flow, loaded: parts.Models, identity: Output, name: str, *, first: int, stack: int) -> Output:
+    """Prompt, sampling and video of the small Wan. Returns the model that is sampled."""
+    latent = parts.size(flow, f"Step {first} - Video size", 80, 80, 17)
+    positive, negative = parts.prompts(flow, None, f"Step {first + 1} - Prompt", stack=stack - 1, positive=_PROMPT)
+    group = flow.group(f"Step {first + 2} - Sampling", 380, stack=stack)
+    model = parts.applied(group, parts.shifted(group, loaded.unet, 3.0), loaded, identity)
+    _, made = _ordinary(group, model, positive, negative, latent, loaded, cfg=3)
     parts.saved(
         flow.group(f"Step {first + 3} - Video", 560, stack=stack + 1), made, name, taller=150
     )  # its video is square
@@ -168,11 +175,7 @@ def guidance(flow: Flow) -> None:
     positive, negative = parts.prompts(flow, None, "Step 4 - Prompt", stack=1, positive=_PROMPT)
     group = flow.group("Step 5 - One scale for both", 380, stack=2)
     model = parts.applied(group, parts.shifted(group, loaded.unet, 3.0), loaded, person.identity)
-    together = group.add(
-        "KSampler", model=model, positive=positive, negative=negative, latent_image=latent, steps=20, cfg=2,
-        sampler_name="euler", scheduler="simple",
-    )  # fmt: skip
-    _, ordinary = parts.video(group, together.out("LATENT"), loaded.vae)
+    _, ordinary = _ordinary(group, model, positive, negative, latent, loaded, cfg=2)
     group = flow.group("Step 6 - The identity with a scale of its own", 380, stack=3)
     guider = group.add(
         "SlotIDGuider", model=model, positive=positive, negative=negative, text_cfg=2.0, identity_cfg=5.0

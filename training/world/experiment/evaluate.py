@@ -27,6 +27,7 @@ from slotid_core.injection import Injection
 from slotid_core.latents import shuffle_frames
 from slotid_core.types import IdentityEmbedding, Routing
 from training.generate import GenerateConfig, Velocity, generate
+from training.sample_args import DEMO
 from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel
 from training.wan_injection import inject
 from training.world.models.clips import decode_clips, encode_clips
@@ -35,8 +36,8 @@ from training.world.models.probe import Measured, Probe, measure, traits_of
 from training.world.pictures import FRAMES, SIZE, WorldClip, picture_path, read_pictures
 from training.world.scenario import SLOTS, labels
 
-SAMPLING = {"steps": 20, "shift": 3.0, "guidance": 2.0, "identity_guidance": 5.0}
-"""Of all videos, as ``GenerateConfig`` takes it; without an identity there is nothing to guide by apart."""
+SAMPLING = {name: DEMO[name] for name in ("steps", "shift", "guidance", "identity_guidance")}
+"""Of all videos, the demo's, as ``GenerateConfig`` takes it; without an identity there is nothing to guide by apart."""
 
 
 def _together(device: torch.device) -> int:
