@@ -24,7 +24,8 @@ from diffusers import WanTransformer3DModel
 from training.planner.decide import ingredients, largest_grid, predict
 from training.planner.machine import GIB, this_machine
 from training.planner.shapes import latent_grid
-from training.settings import Settings, load
+from training.settings import Settings
+from training.settings_file import load
 from training.text import context_length, most_text_tokens
 from training.trainer.adapter import Adapter
 from training.trainer.batches import Item, prefix_tokens

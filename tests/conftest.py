@@ -110,7 +110,7 @@ def shared_latents() -> Path:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory) -> Path:
     """The folder of a finished run on the tiny Wan: a few updates on latents in memory, averaged and not."""
-    from training import settings as settings_file
+    from training import settings_file
     from training.trainer import run as running
     from training.trainer.processes import Processes
 

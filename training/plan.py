@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         SlotIDError: settings or a transformer that can't be used, or the JSON can't be written.
     """
     from training.atomic import atomic
-    from training.settings import load
+    from training.settings_file import load
 
     settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
     from training.planner.decide import ingredients, predict

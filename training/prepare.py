@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slotid_core.errors import SlotIDError
 from training.data.make import make_cache, what_is_there
-from training.settings import load
+from training.settings_file import load
 
 
 def main(argv: Sequence[str] | None = None) -> int:

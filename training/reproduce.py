@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
     """Make what is missing, in order."""
     from training import train
     from training.data.cache import cache_key
-    from training.settings import Settings, load
+    from training.settings import Settings
+    from training.settings_file import load
     from training.world.experiment.evaluate import SAMPLING
     from training.world.experiment.origin import check, check_weights, learned_from
     from training.world.models import backbone, probe, vae

@@ -1,20 +1,16 @@
-"""What a training run is told: one YAML file, checked strictly, every field of it overridable on the command line.
+"""What a training run is told, field by field, checked strictly.
 
-``load`` reads a file and its overrides; the resolved settings are stored with the run, in the cache and in the weights.
+``training/settings_file.py`` reads them. The resolved settings are stored with the run, in the cache and in weights.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slotid_core.config import SlotIDConfig
-from slotid_core.errors import SlotIDError
-from training.yaml_text import parse_yaml, read_yaml
 
 
 class Part(BaseModel):
@@ -49,7 +45,7 @@ class ModelSettings(Part):
         Raises:
             SlotIDError: a field is unknown or out of range.
         """
-        merged = _merge(SlotIDConfig.preset(self.preset).to_dict(), self.slotid)
+        merged = merge(SlotIDConfig.preset(self.preset).to_dict(), self.slotid)
         return SlotIDConfig.from_dict(merged)
 
 
@@ -135,6 +131,8 @@ class DataSettings(Part):
     def _source(self) -> DataSettings:
         if (self.layout == "generated") != (self.source is None):
             _fail("data.source: expected a folder for every layout but generated, which takes none")
+        if self.person is not None and self.layout in ("generated", "world"):
+            _fail(f"data.person: layout {self.layout} says who is who; expected none")
         if self.layout == "world" and self.augment.variants != 1:
             _fail("data.augment.variants: expected 1 for layout world, whose clips differ as they are")
         return self
@@ -172,6 +170,19 @@ class NoiseSettings(Part):
     mean: float = Field(0.0, ge=-10.0, le=10.0)
     """For ``logit_normal``: of the normal before the sigmoid."""
     std: float = Field(1.0, gt=0.0, le=10.0)
+    """Likewise."""
+
+    @model_validator(mode="after")
+    def _used(self) -> NoiseSettings:
+        # Stored settings hold every field, so what is at its default counts as not asked for.
+        for name, sampling in (("shift", "shift"), ("mean", "logit_normal"), ("std", "logit_normal")):
+            value = getattr(self, name)
+            if self.sampling != sampling and value != type(self).model_fields[name].default:
+                _fail(
+                    f"{name} is {value} and nothing looks at it, since sampling is {self.sampling}; expected "
+                    f"sampling {sampling}, or no {name}"
+                )
+        return self
 
 
 class DropSettings(Part):
@@ -274,68 +285,12 @@ class Settings(Part):
         return self.model_dump(mode="json")
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a YAML file; relative paths in it are relative to where the program was started.
-
-    Args:
-        overrides: ``section.field=value`` each, the value in YAML, as in ``optim.lr=2e-4``.
-
-    Raises:
-        SlotIDError: not there, not YAML, an unknown key (the nearest known one is named), or a value that does not fit.
-    """
-    if not path.is_file():
-        shipped = sorted(p.name for p in (Path(__file__).parent / "configs").glob("*.yaml"))
-        raise SlotIDError(f"There is no settings file {path}. Shipped in training/configs: {', '.join(shipped)}.")
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise SlotIDError(f"{path.name} holds {type(data).__name__}, expected sections such as run, model and data.")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise SlotIDError(f"Got the override {override!r}, expected section.field=value, such as optim.lr=2e-4.")
-        for name in reversed(key.split(".")):
-            value = {name: parse_yaml(value, override) if isinstance(value, str) else value}
-        data = _merge(data, value)
-    return from_dict(data, path.name)
-
-
-def from_dict(data: dict[str, Any], where: str) -> Settings:
-    """Settings from plain data; ``where`` names the file in errors.
-
-    Raises:
-        SlotIDError: every problem in one message.
-    """
-    try:
-        return Settings.model_validate(data)
-    except ValidationError as error:
-        problems = [_say(problem) for problem in error.errors()]
-        raise SlotIDError(f"{where}: " + "; ".join(problem.rstrip(".") for problem in problems) + ".") from error
-
-
-def _say(problem: Any) -> str:
-    where, message = ".".join(str(part) for part in problem["loc"]), problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        known = _fields(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
-        return f"{where} is not known; the nearest that is: {near[0]}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    got = "" if isinstance(problem["input"], (dict, BaseModel)) else f" (got {problem['input']!r})"
-    return f"{where}: {message}{got}".removeprefix(": ")
-
-
-def _fields(loc: tuple[Any, ...]) -> list[str]:
-    part: Any = Settings
-    for name in loc:
-        part = part.model_fields[name].annotation
-    return list(part.model_fields)
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the changes, mapping by mapping; neither is changed."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 

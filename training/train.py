@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SlotIDError: whatever can't be used, with what to do.
     """
-    from training.settings import load
+    from training.settings_file import load
 
     settings = load(args.config, args.overrides)  # before the slow imports: a slip of the pen is told at once
     import torch

@@ -14,7 +14,7 @@ from training.data.clip import Bench
 from training.data.make import make_cache
 from training.demo_clip import demo_clip
 from training.media import write_mp4
-from training.settings import from_dict
+from training.settings_file import from_dict
 from training.wan_diffusers import tiny_transformer, tiny_vae
 
 SIDE, FRAMES = 128, 12

@@ -19,7 +19,7 @@ from training.planner.machine import COMMON, GIB, Machine
 from training.planner.memory import need
 from training.planner.parts import base_parts, trainable_parts
 from training.planner.shapes import KNOWN, read_shape
-from training.settings import load
+from training.settings_file import load
 from training.trainer.memory import PLANS
 
 CONFIGS = Path(command.__file__).parent / "configs"

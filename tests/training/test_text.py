@@ -5,7 +5,7 @@ import torch
 
 from slotid_core.demo_text import embed_prompt
 from slotid_core.errors import SlotIDError
-from training.settings import from_dict
+from training.settings_file import from_dict
 from training.text import HashedWords, UmT5, most_text_tokens, open_text_encoder
 
 

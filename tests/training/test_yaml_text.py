@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slotid_core.errors import SlotIDError
-from training import settings as settings_file
+from training import settings_file
 from training.yaml_text import parse_yaml
 
 TINY = Path(settings_file.__file__).parent / "configs" / "tiny.yaml"

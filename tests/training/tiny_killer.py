@@ -29,11 +29,11 @@ import training.planner.machine
 import training.trainer.run
 import training.trainer.samples  # noqa: F401
 from slotid_core.checkpoint import load_weights
-from training import prepare, settings, train
+from training import prepare, settings_file, train
 from training.trainer.state import checkpoints, read_facts, read_tensors
 
 torch.set_num_threads(1)
-CONFIG = Path(settings.__file__).parent / "configs" / "tiny.yaml"
+CONFIG = Path(settings_file.__file__).parent / "configs" / "tiny.yaml"
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

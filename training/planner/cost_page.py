@@ -13,7 +13,7 @@ from slotid_core.errors import SlotIDError
 from training.planner.decide import ingredients, predict
 from training.planner.machine import COMMON
 from training.planner.report import components, markdown, work_table
-from training.settings import load
+from training.settings_file import load
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS = {"Wan 2.1 T2V-14B": "wan2.1_14b.yaml", "Wan 2.1 T2V-1.3B": "wan2.1_1.3b.yaml"}

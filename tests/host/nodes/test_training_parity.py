@@ -11,7 +11,7 @@ from torch import Tensor
 from slotid_core.checkpoint import load_weights
 from training.data.clip import Bench, PreparedClip, prepare_clip
 from training.data.sources import SourceVideo
-from training.settings import from_dict
+from training.settings_file import from_dict
 
 FRAMES, FPS, SIDE, PORTRAIT_SIDE = 17, 16.0, 96, 128
 TOLERANCE = 1e-3

@@ -23,7 +23,7 @@ from slotid_core.reference import Box
 from slotid_core.reference.faces.box import BoxFaces
 from training.data.clip import Bench
 from training.data.make import make_cache
-from training.settings import from_dict
+from training.settings_file import from_dict
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from training.data.cache import open_cache
 from training.data.masks import mask_at
 from training.data.shards import thumbnails
 from training.data.sources import UnusableError, open_source
-from training.settings import from_dict
+from training.settings_file import from_dict
 
 WIDTH, HEIGHT, FPS = 320, 180, 30.0
 
@@ -418,7 +418,7 @@ def test_two_thousand_clips_are_listed_without_opening_their_annotation(tree):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A small ConsisID-preview of rendered people, and what ``prepare.py`` made of it."""
-    from training import prepare, settings
+    from training import prepare, settings_file
     from training.media import write_mp4
     from training.world.clips import Motion, head_clip, move
     from training.world.scene import Scene
@@ -457,13 +457,13 @@ def prepared(tmp_path_factory):
     tree.caption("lost")
     tree.video("silent")
     tree.listed()
-    config = Path(settings.__file__).parent / "configs" / "tiny.yaml"
+    config = Path(settings_file.__file__).parent / "configs" / "tiny.yaml"
     cache = tree.root.parent / "cache"
     changes = ["data.layout=consisid", f"data.source={tree.root}", f"data.cache={cache}", "data.faces=dlib"]
     changes += ["data.lengths=[17]", "data.reference_frames=17", "data.augment.variants=1"]
     changes += ["data.reference_side=64", "data.portrait_side=64"]
     assert prepare.main([str(config), *changes]) == 0
-    return settings.load(config, changes)
+    return settings_file.load(config, changes)
 
 
 def test_the_right_clips_come_out_and_the_rest_is_reported(prepared):

@@ -7,7 +7,7 @@ import pytest
 
 from slotid_core.errors import SlotIDError
 from training.data.sources import open_source
-from training.settings import from_dict
+from training.settings_file import from_dict
 
 
 def settings(root, **data):

@@ -7,7 +7,7 @@ import pytest
 from slotid_core.reference import read_clip
 from training.data.clip import Bench, PreparedClip, prepare_clip
 from training.data.generated import GeneratedSource
-from training.settings import from_dict
+from training.settings_file import from_dict
 
 
 def settings_in(cache, **generated):

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from slotid_core.errors import SlotIDError
 from training.data.cache import open_cache
 from training.data.make import make_cache
-from training.settings import from_dict
+from training.settings_file import from_dict
 from training.wan_diffusers import encode_frames, tiny_vae
 from training.world.pictures import FRAMES, SIZE, people, picture_path, read_pictures
 
@@ -92,3 +92,8 @@ def test_a_file_that_names_nobody_is_refused(drawn, tmp_path):
 def test_versions_of_a_reference_are_refused(drawn, tmp_path):
     with pytest.raises(SlotIDError, match="expected 1 for layout world"):
         settings_of(drawn, tmp_path, augment={"variants": 2})
+
+
+def test_a_rule_for_who_is_who_is_refused(drawn, tmp_path):
+    with pytest.raises(SlotIDError, match="layout world says who is who; expected none"):
+        settings_of(drawn, tmp_path, person="(.*)")

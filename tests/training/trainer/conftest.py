@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import settings as settings_file
+from training import settings_file
 from training.data.cache import Entry, Sample
 from training.random_weights import randomise_outputs
 from training.settings import Settings

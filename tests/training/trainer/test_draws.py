@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from training.settings import NoiseSettings
 from training.trainer.draws import draw, noise_level
@@ -75,3 +76,24 @@ def test_noise_levels_follow_their_distribution():
     assert logits.mean() == pytest.approx(0.5, abs=0.12) and logits.std() == pytest.approx(2.0, abs=0.1)
     for every in (levels(), shifted, normal):
         assert every.min() > 0 and every.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"shift": 3.0}, "shift is 3.0 and nothing looks at it, since sampling is uniform; expected sampling shift"),
+        ({"sampling": "logit_normal", "shift": 3.0}, "shift is 3.0.*sampling is logit_normal"),
+        ({"mean": 0.5}, "mean is 0.5.*expected sampling logit_normal, or no mean"),
+        ({"sampling": "shift", "std": 2.0}, "std is 2.0.*sampling is shift"),
+    ],
+)
+def test_a_number_that_no_noise_level_depends_on_is_refused(asked, expected):
+    with pytest.raises(ValidationError, match=expected):
+        NoiseSettings(**asked)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "shift", "logit_normal"])
+def test_stored_noise_settings_hold_every_field_and_are_read_back(sampling):
+    asked = {"shift": {"shift": 3.0}, "logit_normal": {"mean": 0.5}}.get(sampling, {})
+    settings = NoiseSettings(sampling=sampling, **asked)
+    assert NoiseSettings(**settings.model_dump()) == settings

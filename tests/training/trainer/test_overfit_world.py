@@ -7,7 +7,7 @@ shirt and light. Who somebody is, is decided in noise (docs/world.md), so the ga
 import pytest
 
 from training.data.make import make_cache
-from training.settings import load
+from training.settings_file import load
 from training.trainer import run as running
 from training.trainer.processes import Processes
 from training.trainer.validate import HeldOut, validate

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from slotid_core.checkpoint import load_weights
-from training.settings import from_dict
+from training.settings_file import from_dict
 from training.trainer.processes import Processes
 from training.trainer.run import train
 from training.trainer.state import checkpoints, read_facts, read_tensors

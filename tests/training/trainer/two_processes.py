@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from training.planner.machine import Machine
-from training.settings import load
+from training.settings_file import load
 from training.trainer import run as running
 from training.trainer.processes import Processes
 

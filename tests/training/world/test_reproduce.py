@@ -14,7 +14,7 @@ from slotid_core.checkpoint import load_weights
 from slotid_core.errors import SlotIDError
 from slotid_core.reference import read_clip
 from training import prepare, reproduce
-from training.settings import load
+from training.settings_file import load
 from training.world.experiment import evaluate, finished, readable, report
 from training.world.experiment.intervals import r2
 from training.world.experiment.origin import check_weights

@@ -6,7 +6,7 @@ import pytest
 
 from slotid_core.errors import SlotIDError
 from training import reproduce
-from training.settings import load
+from training.settings_file import load
 from training.world import pictures
 from training.world.experiment import origin
 from training.world.experiment.results import Bench

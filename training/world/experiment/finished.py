@@ -21,7 +21,7 @@ from torch import Tensor
 
 from slotid_core.checkpoint import SlotIDWeights, load_weights
 from training.data.cache import open_cache
-from training.settings import load
+from training.settings_file import load
 from training.wan_diffusers import AutoencoderKLWan, WanTransformer3DModel, load_transformer, load_vae
 from training.world.experiment.evaluate import People, embed, load_people, make_videos
 from training.world.models.device import best_device

@@ -23,7 +23,8 @@ from slotid_core.checkpoint import load_weights
 from slotid_core.encoder import VideoEncoder
 from slotid_core.model import SlotID
 from training.data.cache import Cache, open_cache
-from training.settings import Settings, load
+from training.settings import Settings
+from training.settings_file import load
 from training.world.models.device import best_device, half
 from training.world.models.probe import by_part, r_squared, traits_of
 from training.world.pictures import clip_of_name

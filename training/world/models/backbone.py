@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from slotid_core.demo_text import LENGTH, embed_prompt
 from training.data.cache import open_cache
-from training.settings import Settings, load
+from training.settings import Settings
+from training.settings_file import load
 from training.trainer.processes import Processes
 from training.wan_diffusers import HEAD_WIDTH, WanTransformer3DModel, load_transformer
 from training.wan_keys import transformer_to_original
