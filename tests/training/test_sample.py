@@ -93,6 +93,10 @@ def test_the_demo_from_a_shell_in_another_folder(repo_root, tmp_path):
     shares = [int(share) for _, share, _ in scores]
     assert shares[0] >= 50 and shares[0] > shares[2] + 20, "this person, and not anybody"
     assert int(scores[0][2]) >= 4
+    pattern = r"hue behind the ears (-?[\d.]+) for ([\d.]+), pace of the turn (-?[\d.]+) for ([\d.]+)"
+    told = np.array(re.findall(pattern, done.stdout), dtype=float).reshape(3, 2, 2)
+    off = np.abs(told[..., 0] - told[..., 1])
+    assert off[0].max() <= 0.25 < off[1:].min(), "the clip tells both, neither the portrait nor chance does"
     assert "Sampling: 100%" in done.stderr
 
     out = tmp_path / "outputs"
@@ -152,13 +156,20 @@ def test_a_portrait_of_ones_own(demo, base, tmp_path, drawn_clips, capsys):
 
 
 @pytest.mark.parametrize(
-    ("face", "right", "message"),
-    [(0.9, 6, None), (0.5, 4, None), (0.3, 6, "got face 0.30, 33 % of the way"), (0.9, 3, "3 of 6 attributes")],
+    ("face", "right", "pace", "message"),
+    [
+        (0.9, 6, 0.8, None),
+        (0.5, 4, 0.56, None),
+        (0.3, 6, 0.8, "got face 0.30, 33 % of the way"),
+        (0.9, 3, 0.8, "3 of 6 attributes"),
+        (0.9, 6, 0.5, "hue behind the ears 0.20 for 0.25, pace of the turn 0.50 for 0.80"),
+    ],
 )
-def test_a_demo_below_its_bounds_says_so(face, right, message):
+def test_a_demo_below_its_bounds_says_so(face, right, pace, message):
     said = {slot: known[0] for slot, known in SLOTS.items()}
     seen = {slot: known[0] if i < right else known[1] for i, (slot, known) in enumerate(SLOTS.items())}
-    below = sample._below(Score(face=face, floor=0.0, ceiling=0.9, asked=said, seen=seen))
+    told = {"dye_hue": (0.2, 0.25), "turn_pace": (pace, 0.8)}
+    below = sample._below(Score(face=face, floor=0.0, ceiling=0.9, asked=said, seen=seen, told=told))
     assert below is None if message is None else message in below
 
 

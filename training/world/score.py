@@ -1,4 +1,5 @@
-"""What the probe says of one video: whose face it is like, and whether it shows what its caption says.
+"""What the probe says of one video: whose face it is like, whether it shows what its caption says, and what no portrait
+could have told.
 
 Letters: F frames, H W height and width.
 """
@@ -14,9 +15,13 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from training.world.identity import TRAITS
 from training.world.models.probe import load_probe, measure
 from training.world.pictures import FRAMES, SIZE
 from training.world.scenario import SLOTS
+
+CLIP_ALONE = {"dye_hue": "hue behind the ears", "turn_pace": "pace of the turn"}
+"""What only other views show and what only the order of frames shows, one trait each: those that are read best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class Score:
     """What the caption says, by slot; a slot that it does not name is left out."""
     seen: dict[str, str]
     """What the probe sees, by the same slots."""
+    told: dict[str, tuple[float, float]]
+    """Traits of :data:`CLIP_ALONE`, about 0 to 1: as read from the video, and from the reference."""
 
     @property
     def share(self) -> float:
@@ -42,6 +49,11 @@ class Score:
     @property
     def followed(self) -> int:
         return sum(self.seen[slot] == asked for slot, asked in self.asked.items())
+
+    @property
+    def astray(self) -> float:
+        """How far the trait of ``told`` that is farthest off is from the reference's."""
+        return max(abs(video - reference) for video, reference in self.told.values())
 
     def __str__(self) -> str:
         said = (
@@ -53,7 +65,9 @@ class Score:
             for slot, asked in self.asked.items()
             if self.seen[slot] != asked
         ]
-        return f"{said} ({'; '.join(wrong)})" if wrong else said
+        said += f" ({'; '.join(wrong)})" if wrong else ""
+        told = [f"{CLIP_ALONE[name]} {video:.2f} for {its:.2f}" for name, (video, its) in self.told.items()]
+        return f"{said}; what only the clip tells: {', '.join(told)}"
 
 
 def named(prompt: str) -> dict[str, str]:
@@ -79,6 +93,7 @@ def score(probe_file: Path, videos: list[np.ndarray], reference_FHW3: np.ndarray
         bounds = json.loads(file.metadata()["facts"])["face"]
     measured = measure(probe, torch.from_numpy(np.stack([*videos, reference_FHW3])))
     alike = (measured.face_BE[:-1] @ measured.face_BE[-1]).tolist()
+    traits = {name: measured.traits_BI[:, TRAITS.index(name)].tolist() for name in CLIP_ALONE}
     return [
         Score(
             face=alike[i],
@@ -86,6 +101,7 @@ def score(probe_file: Path, videos: list[np.ndarray], reference_FHW3: np.ndarray
             ceiling=bounds["same"],
             asked=asked,
             seen={slot: SLOTS[slot][int(measured.slots[slot][i].argmax())] for slot in asked},
+            told={name: (read[i], read[-1]) for name, read in traits.items()},
         )
         for i in range(len(videos))
     ]

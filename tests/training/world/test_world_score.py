@@ -41,6 +41,18 @@ def test_real_clips(real_clips):
     assert f"{of_same.followed} of 6 attributes" in str(of_same)
 
 
+def test_real_clips_tell_what_only_a_clip_tells(real_clips):
+    """As drawn, not as read: the reading itself is compared with the person's own numbers."""
+    (clip, _, stranger), (reference, same, other) = real_clips
+    of_same, of_other = score(PROBE.path, [same, other], reference, "")
+    for scored, person in ((of_same, clip.identity), (of_other, stranger.identity)):
+        for name, (read, its) in scored.told.items():
+            assert read == pytest.approx(person.trait(name), abs=0.15)
+            assert its == pytest.approx(clip.identity.trait(name), abs=0.15)
+    assert of_same.astray < 0.15
+    assert of_other.astray > abs(stranger.identity.trait("turn_pace") - clip.identity.trait("turn_pace")) - 0.3 > 0.2
+
+
 def test_noise_is_nobody(real_clips):
     noise = np.random.RandomState(0).randint(0, 256, real_clips[1][0].shape).astype(np.uint8)
     (of_noise,) = score(PROBE.path, [noise], real_clips[1][0], "")
