@@ -117,7 +117,8 @@ class SafeFile:
     Use as a context manager.
 
     Raises:
-        SlotIDError: not a safetensors file, damaged, of another kind, or of a newer format version.
+        SlotIDError: not there or not to be read, no safetensors file, damaged, of another kind, or of a newer format
+            version.
     """
 
     def __init__(self, path: Path, kind: str, version: int):
@@ -194,8 +195,11 @@ class SafeFile:
             raise self.error(
                 f"only {SUFFIX} files are read, for other formats can run code when they are opened. Convert it first"
             )
-        with self.path.open("rb") as file:
-            head = file.read(16)
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(16)
+        except OSError as error:
+            raise self.error(f"it can't be read ({error.strerror}). Give whoever runs this the right to") from error
         if not head:
             raise self.error("it is empty")
         # A safetensors file begins with a length, whose bytes may be anything, and then a brace.

@@ -1,10 +1,13 @@
 """What every test folder shares: data from outside the repository, the host, seeds, and the closing table."""
 
+import contextlib
 import importlib.util
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -82,6 +85,30 @@ def slotid_run():
 def comfy_root() -> Path:
     """The ComfyUI checkout that host tests run against."""
     return require_host()
+
+
+@pytest.fixture(scope="session")
+def unreadable():
+    """``with unreadable(path) as copy``: a file that is there and that this process may not read."""
+    if os.name == "nt":
+        pytest.skip("Windows keeps no such rights in a file's mode")
+
+    @contextlib.contextmanager
+    def copy_of(path: Path):
+        with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to everybody else
+            copy = Path(shutil.copy(path, folder))
+            copy.chmod(0)
+            Path(folder).chmod(0o755)
+            everything = os.geteuid() == 0  # nothing is closed to root, so this process becomes somebody else
+            try:
+                if everything:
+                    os.seteuid(65534)
+                yield copy
+            finally:
+                if everything:
+                    os.seteuid(0)
+
+    return copy_of
 
 
 def _shared() -> Path:

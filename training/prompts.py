@@ -38,6 +38,8 @@ def prompt_tokens(text: str, file: Path | None, text_dim: int) -> Tensor:
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    except OSError as error:  # safetensors takes a file that may not be read for one that is not there
+        raise SlotIDError(f"{file.name} can't be read. Give whoever runs this the right to.") from error
     except SafetensorError as error:
         raise SlotIDError(f"{file.name} is no safetensors file or is damaged ({error}).") from error
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}

@@ -41,6 +41,8 @@ def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
             except SlotIDError as error:
                 raise SlotIDError(f"{path.name}: {error}") from error
             tensors = {ours: file.get_tensor(theirs) for theirs, ours in names.items()}
+    except OSError as error:  # safetensors takes a file that may not be read for one that is not there
+        raise SlotIDError(f"{path.name} can't be read. Give whoever runs this the right to.") from error
     except SafetensorError as error:
         raise SlotIDError(f"{path.name} is damaged or was not written to the end ({error}). Fetch it again.") from error
     odd = {str(tensor.dtype) for tensor in tensors.values()} - _PLAIN_FLOATS

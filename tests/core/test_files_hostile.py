@@ -45,6 +45,12 @@ def test_what_is_no_file_of_ours(kind, good, tmp_path, make_weights, refused):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_may_not_be_read(kind, good, unreadable, refused):
+    with unreadable(good[kind]) as closed:
+        refused(kind, closed, "it can't be read (Permission denied)")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_truncated_anywhere_or_too_long(kind, good, tmp_path, refused):
     content, path = good[kind].read_bytes(), tmp_path / "cut.safetensors"
     header_end = 8 + struct.unpack("<Q", content[:8])[0]

@@ -45,3 +45,9 @@ def test_no_file_and_no_safetensors(tmp_path):
     (tmp_path / "text.safetensors").write_bytes(b"hello")
     with pytest.raises(SlotIDError, match="no safetensors file"):
         prompt_tokens("", tmp_path / "text.safetensors", 32)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, unreadable):
+    save_file({"tokens": torch.zeros(1, 3, 32)}, tmp_path / "text.safetensors")
+    with unreadable(tmp_path / "text.safetensors") as closed, pytest.raises(SlotIDError, match="text.*can't be read"):
+        prompt_tokens("", closed, 32)

@@ -110,3 +110,9 @@ def test_damaged_pickled_and_quantised_files(files, transformer, tmp_path):
     save_file({n: t.to(torch.float8_e4m3fn) for n, t in plain(transformer).items()}, tmp_path / "fp8.safetensors")
     with pytest.raises(SlotIDError, match="float8_e4m3fn.*unquantised"):
         load_transformer(tmp_path / "fp8.safetensors")
+
+
+def test_a_file_that_may_not_be_read(files, unreadable):
+    whole = files / "transformer.safetensors"
+    with unreadable(whole) as closed, pytest.raises(SlotIDError, match="transformer.safetensors can't be read"):
+        load_transformer(closed)
