@@ -125,17 +125,19 @@ def _row(label: str, steps: str, videos: dict[str, Any], true_NI: np.ndarray) ->
     read_NI = np.array(videos["traits"])
     parts = [_r2_interval(read_NI, true_NI, names) for names in PARTS.values()]
     follows = 100 * np.array([[slot[name] for name in SLOTS] for slot in videos["follows"]]).mean(1)
-    cells = [label, steps, _interval(np.array(videos["face"])), *parts, f"{follows.mean():.1f} %"]
+    face = _interval(np.array(videos["face"])) if "face" in videos else ""
+    cells = [label, steps, face, *parts, f"{follows.mean():.1f} %"]
     return "| " + " | ".join([*cells, f"{np.mean(videos['jitter']):.4f}"]) + " |"
 
 
 def _crossed(result: dict[str, Any], true_NI: np.ndarray) -> list[str]:
     """Portrait of the next person, clip of this one: whose traits come out."""
+    videos = {figure: values for figure, values in result["crossed"].items() if figure != "face"}  # which of two?
     rows = []
     for whose, truth_NI in (("the clip's person", true_NI), ("the portrait's person", np.roll(true_NI, -1, 0))):
         label = f"crossed, seed {result['seed']}, against {whose}"
-        rows.append(_row(label, f"{result['trained_steps']:,}", {**result["crossed"], "face": [0.0]}, truth_NI))
-    return [row.replace("0.000 [0.000, 0.000]", "", 1) for row in rows]
+        rows.append(_row(label, f"{result['trained_steps']:,}", videos, truth_NI))
+    return rows
 
 
 def _r2_interval(read_NI: np.ndarray, true_NI: np.ndarray, names: tuple[str, ...]) -> str:
