@@ -13,11 +13,12 @@ from slotid_core.figure import new_figure, to_pixels
 from training.atomic import atomic
 from training.world.experiment.intervals import Draws, bounds_of, mean_draws, over_seeds, r2_draws
 from training.world.experiment.variants import VARIANTS
+from training.world.score import CLIP_ALONE
 
 _WIDTH, _ROW, _ABOVE = 1500, 26, 190
 _FLOOR, _OURS, _OTHERS = "tab:gray", "tab:blue", "dimgray"
-_TRAITS = {"dye_hue": "tab:purple", "turn_pace": "tab:orange"}
-"""One that only other views show and one that only the order of frames tells, each read well from real clips."""
+_TRAITS = ("tab:purple", "tab:orange")
+"""Colours of ``CLIP_ALONE``."""
 
 
 def write_plots(path: Path, bounds: Mapping[str, Any], found: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
@@ -50,7 +51,7 @@ def write_plots(path: Path, bounds: Mapping[str, Any], found: Mapping[tuple[str,
     faces.set_yticks(range(len(labels)), labels)
 
     true_NI = np.array(bounds["true"])
-    for place, (trait, colour) in enumerate(_TRAITS.items()):
+    for place, (trait, colour) in enumerate(zip(CLIP_ALONE, _TRAITS, strict=True)):
         read = [[r2_draws(np.array(v["traits"]), true_NI, (trait,)) for v in seeds] for seeds in videos.values()]
         rows(traits, [over_seeds(r) for r in read], [colour] * len(read), 0.3 * (place - 0.5), label=trait)
     traits.axvline(0, color=_FLOOR, linestyle=":", linewidth=1)
@@ -59,7 +60,7 @@ def write_plots(path: Path, bounds: Mapping[str, Any], found: Mapping[tuple[str,
     for axes in (faces, traits):
         axes.set_ylim(len(labels) - 0.5, -0.5)
 
-    for name in ("slotid", "clip_only", "conv_pool", "portrait_only"):
+    for name in ("slotid", "clip_only", "conv_pool", "orderless", "portrait_only"):
         gaps = [
             {float(key.removeprefix("gap_at_")): v for key, v in r["validation"].items() if key.startswith("gap_at_")}
             for r in runs.get(name, []) if "validation" in r
