@@ -65,6 +65,7 @@ def find_person(
     faces: str,
     box: Box | None,
     landmarks: dict | None,
+    mask: Tensor | None,
     person_index: int,
     on_break: str,
     margin: float,
@@ -91,6 +92,7 @@ def find_person(
         offered=offered,
         landmarks=landmarks,
         box=box,
+        mask=mask,
         insightface_folder=Path(folder_paths.models_dir) / "insightface",
         download=download,
         progress=progress,
@@ -134,7 +136,7 @@ class SlotIDFindPerson(io.ComfyNode):
             node_id="SlotIDFindPerson",
             display_name="Find Person in Frames",
             category=CATEGORY,
-            description="Finds and follows one person in any frames, also by ComfyUI's face landmarks.",
+            description="Finds and follows one person in any frames, also by ComfyUI's face landmarks or by a mask.",
             search_aliases=["track face", "crop face", "face landmarks", "mediapipe", "stabilize face"],
             inputs=[
                 io.Image.Input("frames", tooltip="4n+1 frames of a clip, in order."),
@@ -144,6 +146,12 @@ class SlotIDFindPerson(io.ComfyNode):
                     tooltip="From ComfyUI's Detect Face Landmarks (MediaPipe) on these very frames: the way without "
                     "any non-commercial weights.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the face is, of any node that segments: 1 on the head, one mask for all frames or "
+                    "one a frame; an empty one says that the person is not there. Nothing is searched then.",
+                ),
                 io.Float.Input(
                     "fps", default=16.0, min=1.0, max=120.0, step=0.5, tooltip="Frames per second of these frames."
                 ),
@@ -152,8 +160,8 @@ class SlotIDFindPerson(io.ComfyNode):
                 ),
                 *person_inputs(
                     ["auto", "mediapipe", "insightface", "dlib"],
-                    "auto: connected landmarks, else InsightFace where its models are, else dlib; the text on the node "
-                    "says which.",
+                    "auto: connected landmarks or mask, else InsightFace where its models are, else dlib; the text on "
+                    "the node says which.",
                 ),
             ],
             outputs=[
@@ -178,6 +186,7 @@ class SlotIDFindPerson(io.ComfyNode):
         margin: float,
         download: bool,
         face_landmarks: dict | None = None,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         reference = find_person(
             to_bytes(frames),
@@ -185,11 +194,12 @@ class SlotIDFindPerson(io.ComfyNode):
             faces=faces,
             box=None,
             landmarks=face_landmarks,
+            mask=mask,
             person_index=person_index,
             on_break=on_break,
             margin=margin,
             download=download,
-            offered=("mediapipe", "insightface", "dlib"),
+            offered=("mediapipe", "insightface", "dlib", "mask"),
         )
         info = "\n".join([reference.analysis.describe(), *_one_a_frame(face_landmarks)])
         return io.NodeOutput(square_clip(reference, size), reference, info, ui=show_text(cls, info))

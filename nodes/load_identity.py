@@ -1,6 +1,7 @@
 """Load Identity."""
 
 import hashlib
+import math
 
 from comfy_api.latest import io
 
@@ -50,12 +51,16 @@ class SlotIDLoadIdentity(io.ComfyNode):
         return io.NodeOutput(identity, info, ui=show_picture(cls, identity.thumbnail_HWC, info))
 
     @classmethod
-    def fingerprint_inputs(cls, identity_name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, identity_name: str | None, **_: object) -> str | float:
+        if identity_name is None:  # linked: not equal to itself, so it runs anew
+            return math.nan
         return hashlib.sha256(identity_path(identity_name).read_bytes()).hexdigest()
 
     @classmethod
-    def validate_inputs(cls, identity_name: str) -> bool | str:
+    def validate_inputs(cls, identity_name: str | None) -> bool | str:
         # With this method the server does not insist on the list, and an empty list gets an answer that helps.
+        if identity_name is None:  # linked: known only when it runs
+            return True
         try:
             identity_path(identity_name)
         except SlotIDError as error:

@@ -1,5 +1,7 @@
 """Load Reference Clip."""
 
+import math
+
 import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
@@ -129,6 +131,7 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
             faces=faces,
             box=box,
             landmarks=None,
+            mask=None,
             person_index=person_index,
             on_break=on_break,
             margin=margin,
@@ -139,10 +142,14 @@ class SlotIDLoadReferenceClip(io.ComfyNode):
         return io.NodeOutput(square_clip(reference, size), clip.as_float(), info, reference, ui=show_text(cls, info))
 
     @classmethod
-    def fingerprint_inputs(cls, video: str, **_: object) -> float:
+    def fingerprint_inputs(cls, video: str | None, **_: object) -> float:
+        if video is None:  # linked: not equal to itself, so it runs anew
+            return math.nan
         return input_video_path(video).stat().st_mtime
 
     @classmethod
-    def validate_inputs(cls, video: str) -> bool | str:
+    def validate_inputs(cls, video: str | None) -> bool | str:
         # With this method the server does not insist on the list, so a file uploaded a moment ago is accepted.
+        if video is None:  # linked: known only when it runs
+            return True
         return input_video_path(video).is_file() or f"There is no video {video!r} in the input folder; upload it."

@@ -115,7 +115,9 @@ def check_notes(notes: tuple[str, ...]) -> tuple[str, ...]:
         SlotIDError: too many, or one that is empty, too long or holds unseen control characters (not: line breaks).
     """
     if len(notes) > _MAX_NOTES:
-        raise SlotIDError(f"There are {len(notes)} notes, at most {_MAX_NOTES} are kept.")
+        raise SlotIDError(
+            f"There are {len(notes)} notes, at most {_MAX_NOTES} are kept. Take some out, or merge fewer identities."
+        )
     for note in notes:
         if not (isinstance(note, str) and 0 < len(note) <= _MAX_NOTE):
             raise SlotIDError(f"The note is {reprlib.repr(note)}, expected a text of 1 to {_MAX_NOTE} letters.")

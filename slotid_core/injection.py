@@ -4,7 +4,7 @@ Shape letters: B batch rows of the backbone, P prefix tokens, E text-token width
 
 A host (``nodes/host_wan.py`` for ComfyUI, ``training/wan_diffusers.py`` for diffusers) asks :func:`condition` for the
 prefix and the FiLM of each row, puts the prefix into the text context with ``prefix.place_prefix`` and applies
-``film.apply_film`` to the output of the named blocks.
+``film.film_change`` to the output of the named blocks (diffusers by ``film.apply_film``).
 """
 
 from collections.abc import Sequence

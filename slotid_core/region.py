@@ -85,7 +85,10 @@ def token_weights(mask_FHW: Tensor, latents: tuple[int, int, int], patch: tuple[
         )
     mask_FHW = mask_FHW.detach().float().cpu()
     if not mask_FHW.isfinite().all():
-        raise SlotIDError("The region's mask holds numbers that are not finite.")
+        raise SlotIDError(
+            "The region's mask holds numbers that are not finite, expected 0 (outside) to 1 (inside). Look at the node "
+            "that makes it."
+        )
     cells_FHW = F.interpolate(mask_FHW.clamp(0, 1).unsqueeze(1), (H, W), mode="area").squeeze(1)
     if len(cells_FHW) == 1:
         cells_THW = cells_FHW.expand(T, -1, -1)

@@ -107,7 +107,7 @@ def _find(args: argparse.Namespace, frames_FHWC: Tensor, faces: str, box: Box | 
     from slotid_core.reference import Reference, SeveralPeopleError, analyse, choose_backend, people_sheet
 
     try:
-        backend = choose_backend(faces, frames=len(frames_FHWC), box=box)
+        backend = choose_backend(faces, frames=len(frames_FHWC), box=box, offered=("insightface", "dlib", "box"))
     except SlotIDError as error:
         raise SlotIDError(
             f"{error}\nOn the command line: install the extra dlib with\n"

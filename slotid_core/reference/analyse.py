@@ -4,6 +4,7 @@ Shape letters: F frames, H W height and width, C channels (RGB).
 """
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -144,7 +145,7 @@ def analyse(
     people = find_people(frames_FHWC, backend, cuts=cuts, fps=fps, every=every, progress=progress)
     number = _choose(people, person_index, cuts, frames_FHWC, backend)
     person = people.persons[number - 1]
-    _check_size(person, backend)
+    _check_size(person)
     present = _present(person, cuts, len(frames_FHWC), fps, every)
     kept, reasons = _keep(present, cuts, people, number, on_break)
 
@@ -222,7 +223,7 @@ def _no_face(people: People, frames_FHWC: Tensor, backend: FaceBackend) -> Unusa
     )
 
 
-def _check_size(person: Person, backend: FaceBackend) -> None:
+def _check_size(person: Person) -> None:
     sizes = [max(f.box_xyxy[2] - f.box_xyxy[0], f.box_xyxy[3] - f.box_xyxy[1]) for f in person.faces.values()]
     if np.median(sizes) < _MIN_FACE_PX:
         raise UnusableClipError(
@@ -264,7 +265,9 @@ def _keep(
             return None
         if present[i]:
             return "rounded to 4n+1" if i in longest else "other shot" if shot(i) != shot(kept.start) else "other part"
-        near = [j for j in looked_at if abs(j - i) == min(abs(k - i) for k in looked_at)]
+        after = bisect_left(looked_at, i)
+        beside = looked_at[max(0, after - 1) : after + 1]
+        near = [j for j in beside if abs(j - i) == min(abs(k - i) for k in beside)]
         return "another person" if any(j in others for j in near) else "no face"
 
     reasons = [reason(i) for i in range(count)]

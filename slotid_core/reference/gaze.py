@@ -34,12 +34,10 @@ def gaze_of(luma_hw: np.ndarray, face: Face, skin: float) -> float | None:
         ``None`` with narrow or closed eyes, which show no iris, and heads that are turned by more than 30 degrees.
     """
     points_P2, pose, expression = face.landmarks_68x2, face.pose, face.expression
-    if pose is None or expression is None or expression.eyes_open < _NARROW:
+    if pose is None or expression is None or expression.eyes_open < _NARROW or abs(pose.yaw) > _TURNED_DEG:
         return None
     if face.gaze is not None:
         return face.gaze
-    if abs(pose.yaw) > _TURNED_DEG:
-        return None
     places = [_iris(luma_hw, eye_62, skin) for eye_62 in (points_P2[36:42], points_P2[42:48])]
     if None in places:
         return None

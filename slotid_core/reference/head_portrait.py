@@ -81,7 +81,7 @@ def head_portraits(
             f"rank is {rank} and count is {count}: diverse portraits begin with the best, so set rank to 1."
         )
     if masks_FHW is not None:
-        masks_FHW = as_masks(masks_FHW, *frames_FHWC.shape[:3])
+        masks_FHW = as_masks(masks_FHW, len(frames_FHWC), frames_FHWC.shape[1:3])
     chosen = candidates[rank - 1 : rank]
     if count > 1:
         indices = pick_diverse([c.score for c in candidates], [c.face for c in candidates], count)

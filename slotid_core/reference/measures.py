@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .faces.face import Face
 from .gaze import gaze_of
-from .portrait import LUMA
+from .portrait import LAPLACIAN, LUMA
 
 # Sharpness is measured on faces brought to one size, or a nearer face would always seem sharper.
 _FACE_SIDE = 96
@@ -74,12 +74,13 @@ def measure_face(frame_HWC: Tensor, face: Face) -> FaceMeasures:
     """Measure one face of a uint8 frame. The face's box has to overlap the frame."""
     height, width = frame_HWC.shape[:2]
     x0, y0, x1, y1 = face.box_xyxy
-    left, top = max(0, round(x0)), max(0, round(y0))
+    # at least one pixel, also of a box whose last half pixel is in the frame
+    left, top = min(width - 1, max(0, round(x0))), min(height - 1, max(0, round(y0)))
     right, bottom = min(width, max(left + 1, round(x1))), min(height, max(top + 1, round(y1)))
     face_hwC = frame_HWC[top:bottom, left:right].float() / 255
     luma_11hw = (face_hwC @ face_hwC.new_tensor(LUMA))[None, None]
     standard_11hw = F.interpolate(luma_11hw, (_FACE_SIDE, _FACE_SIDE), mode="bilinear", antialias=True)
-    kernel_1133 = luma_11hw.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    kernel_1133 = luma_11hw.new_tensor(LAPLACIAN)[None, None]
     return FaceMeasures(
         size_px=max(x1 - x0, y1 - y0),
         sharpness=float(F.conv2d(standard_11hw[..., : round(_ABOVE_MOUTH * _FACE_SIDE), :], kernel_1133).std()),

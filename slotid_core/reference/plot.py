@@ -42,7 +42,7 @@ def coverage_plot(analysis: Analysis, fps: float) -> Tensor:
     expression.set(title="expression", xlabel="seconds", ylim=(-0.05, 1.05))
     expression.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=3, fontsize=8, frameon=False)
 
-    sharpest = max(f.measures.sharpness for f in found)
+    sharpest = max(1e-9, *(f.measures.sharpness for f in found))  # a box may be on a flat wall
     light.plot(seconds, [f.measures.brightness for f in found], label="brightness of the face")
     light.plot(seconds, [f.measures.sharpness / sharpest for f in found], label="sharpness (of the sharpest)")
     light.set(title="light and sharpness", xlabel="seconds", ylim=(0, 1.05))

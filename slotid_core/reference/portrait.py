@@ -71,7 +71,7 @@ def extract_portrait(
         where = f"largest centred square of the frame ({region}), as neither a box nor a mask was given"
     else:
         region, where = Box(0, 0, width, height), "square around the mask"
-    masks_MHW = None if mask is None else as_masks(mask, count, height, width)
+    masks_MHW = None if mask is None else as_masks(mask, count, (height, width))
 
     sharpness = []
     for index in range(count):
@@ -106,14 +106,18 @@ def extract_portrait(
     )
 
 
-def as_masks(mask: Tensor, count: int, height: int, width: int) -> Tensor:
-    """The mask or masks of ``count`` frames as ``[1 or count, H, W]``.
+def as_masks(mask: Tensor, count: int, size: tuple[int, int] | None = None) -> Tensor:
+    """The mask or masks of ``count`` frames as ``[1 or count, H, W]``, on the CPU, where frames are.
+
+    Args:
+        size: height and width of these frames, where they are known yet.
 
     Raises:
         SlotIDError: another shape, not floats from 0 to 1, or numbers that are none.
     """
-    masks_MHW = mask.unsqueeze(0) if mask.ndim == 2 else mask
-    if masks_MHW.ndim != 3 or masks_MHW.shape[1:] != (height, width):
+    masks_MHW = (mask.unsqueeze(0) if mask.ndim == 2 else mask).cpu()
+    if masks_MHW.ndim != 3 or (size is not None and masks_MHW.shape[1:] != size):
+        height, width = ("H", "W") if size is None else size
         raise SlotIDError(
             f"Got a mask of shape {list(mask.shape)}, expected [{height}, {width}] or [M, {height}, {width}] like the "
             "frames. Make the mask from these frames, or resize it to them."

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import SlotIDError
 from .analyse import Reference
 from .faces.face import Face, FaceBackend
-from .track import centre_and_size
+from .track import centre_and_size, unit
 
 # Frames of the reference that are looked at, spread over the clip, and faces that each half needs at least.
 _REFERENCE_FRAMES, _FACES_PER_HALF = 32, 2
@@ -105,12 +105,12 @@ class IdentityScore:
     @property
     def worst(self) -> list[ScoredFrame]:
         """The frames with a face, the least like the person first."""
-        return sorted(_found(self.frames), key=lambda frame: frame.similarity)
+        return sorted(with_face(self.frames), key=lambda frame: frame.similarity)
 
     @property
     def nearer_floor(self) -> list[int]:
         """Indices of the frames that are nearer to the floor than to the ceiling, which a mean may hide."""
-        return [f.index for f in _found(self.frames) if f.similarity < (self.floor + self.ceiling) / 2]
+        return [f.index for f in with_face(self.frames) if f.similarity < (self.floor + self.ceiling) / 2]
 
     def by_yaw(self) -> list[Bin]:
         """Where the head points, :data:`YAW_BINS`."""
@@ -122,7 +122,7 @@ class IdentityScore:
 
     def _bins(self, names: Sequence[str], name_of: Callable[[Face], str | None]) -> list[Bin]:
         def inside(frames: Sequence[ScoredFrame], name: str) -> list[ScoredFrame]:
-            return [frame for frame in _found(frames) if name_of(frame.face) == name]
+            return [frame for frame in with_face(frames) if name_of(frame.face) == name]
 
         bins = []
         for name in names:
@@ -140,9 +140,9 @@ class IdentityScore:
 
     def describe(self) -> list[str]:
         """A few lines for people."""
-        found, lost = _found(self.frames), self.without_face
-        floor = f"other people's {len(_found(self.others))} frames" if self.others else "two people's usual"
-        ceiling = f"{self.ceiling:.3f} ({len(_found(self.held_out))} held-out frames)"
+        found, lost = with_face(self.frames), self.without_face
+        floor = f"other people's {len(with_face(self.others))} frames" if self.others else "two people's usual"
+        ceiling = f"{self.ceiling:.3f} ({len(with_face(self.held_out))} held-out frames)"
         if not found:
             return [
                 f"NO FACE FOUND in any of {len(self.frames)} frames by {self.backend}, so there is no score.",
@@ -165,7 +165,7 @@ class IdentityScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON; ``None`` for what was not measured."""
-        seen = bool(_found(self.frames))
+        seen = bool(with_face(self.frames))
         return {
             "score": self.score if seen else None,
             "similarity": self.similarity if seen else None,
@@ -174,11 +174,11 @@ class IdentityScore:
             "floor_from": "other people" if self.others else "backend",
             "backend": self.backend,
             "frames": len(self.frames),
-            "frames_with_face": len(_found(self.frames)),
+            "frames_with_face": len(with_face(self.frames)),
             "frames_without_face": self.without_face,
             "frames_nearer_floor": self.nearer_floor,
-            "held_out_frames": len(_found(self.held_out)),
-            "other_frames": len(_found(self.others)),
+            "held_out_frames": len(with_face(self.held_out)),
+            "other_frames": len(with_face(self.others)),
             "by_yaw": [vars(part) for part in self.by_yaw()],
             "by_expression": [vars(part) for part in self.by_expression()],
             "worst": [frame.index for frame in self.worst[:12]],
@@ -249,7 +249,7 @@ def score_identity(
 
     # The yardsticks first: what is wrong with them is said before the long part.
     others = scored(other_people_FHWC, others_F) if others_F else ()
-    if others and not _found(others):
+    if others and not with_face(others):
         raise SlotIDError(
             f"No face was found in the frames of other people ({len(others)} looked at). "
             f"{backend.limits(*other_people_FHWC.shape[1:3])}. Try the other backend, or disconnect them."
@@ -289,7 +289,7 @@ def _halves(
             f"{len(parts[1])} of its second, at least {_FACES_PER_HALF} are needed in each. Use a longer reference "
             "clip, one with a more frontal face, or another face backend."
         )
-    halves_PD = np.stack([_unit(np.mean(part, axis=0)) for part in parts])
+    halves_PD = np.stack([unit(np.mean(part, axis=0)) for part in parts])
     held_out = tuple(
         ScoredFrame(
             index=index,
@@ -302,16 +302,13 @@ def _halves(
     return halves_PD, held_out
 
 
-def _unit(vector_D: np.ndarray) -> np.ndarray:
-    return vector_D / np.linalg.norm(vector_D)
-
-
-def _found(frames: Sequence[ScoredFrame]) -> list[ScoredFrame]:
+def with_face(frames: Sequence[ScoredFrame]) -> list[ScoredFrame]:
+    """Those in which a face was found."""
     return [frame for frame in frames if frame.face is not None]
 
 
 def _mean(frames: Sequence[ScoredFrame]) -> float:
-    found = _found(frames)
+    found = with_face(frames)
     return float(np.mean([frame.similarity for frame in found])) if found else math.nan
 
 

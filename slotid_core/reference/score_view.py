@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..figure import new_figure, to_pixels
+from .score import with_face
 from .sheet import Cell, sheet_of
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def score_plot(score: IdentityScore) -> Tensor:
         SlotIDError: matplotlib is not installed.
     """
     figure = new_figure(1000, 720)
-    found = [frame for frame in score.frames if frame.face is not None]
+    found = with_face(score.frames)
     measured = f"score {score.score:.2f}   similarity {score.similarity:.3f}" if found else "NO FACE FOUND: no score"
     figure.suptitle(f"{measured}   ceiling {score.ceiling:.3f}   floor {score.floor:.3f}   by {score.backend}")
     rows = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     time = rows[0].subplots()
-    values = [frame.similarity for frame in (*found, *_seen(score.held_out), *_seen(score.others))]
+    values = [frame.similarity for frame in (*found, *with_face(score.held_out), *with_face(score.others))]
     low, high = min(score.floor, *values), max(score.ceiling, *values)
     low, high = low - 0.12 * (high - low), high + 0.05 * (high - low)
 
@@ -86,15 +87,11 @@ def score_sheet(score: IdentityScore, frames_FHWC: Tensor, reference: Reference)
     return sheet_of(cells, [*score.describe(), *order])
 
 
-def _seen(frames: tuple[ScoredFrame, ...]) -> list[ScoredFrame]:
-    return [frame for frame in frames if frame.face is not None]
-
-
 def _band(axes, frames: tuple[ScoredFrame, ...], mean: float, colour: str, label: str) -> None:
     """A line at the mean, and shade from the 5th to the 95th percentile where there are frames."""
     axes.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=f"{label}: {mean:.3f}")
     if frames:
-        low, high = np.quantile([frame.similarity for frame in _seen(frames)], [0.05, 0.95])
+        low, high = np.quantile([frame.similarity for frame in with_face(frames)], [0.05, 0.95])
         axes.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
 
 

@@ -288,10 +288,11 @@ def _first_of_other(
 
 def _typical(embeddings: Sequence[np.ndarray]) -> np.ndarray:
     """Component by component the median, so that one turned or covered face among three changes little."""
-    return _unit(np.median(embeddings, axis=0))
+    return unit(np.median(embeddings, axis=0))
 
 
-def _unit(vector_D: np.ndarray) -> np.ndarray:
+def unit(vector_D: np.ndarray) -> np.ndarray:
+    """Of length 1."""
     return vector_D / np.linalg.norm(vector_D)
 
 

@@ -59,6 +59,8 @@ def test_narrow_eyes_and_eyes_without_contrast_do_not_tell():
 def test_what_the_backend_says_goes_before_pixels_but_not_before_lids():
     luma_HW, face = drawn(5.0)
     assert gaze_of(luma_HW, replace(face, gaze=-12.0), SKIN) == -12.0
+    turned = replace(face, gaze=-12.0, pose=replace(face.pose, yaw=35.0))
+    assert gaze_of(luma_HW, turned, SKIN) is None, "no backend sees both irises of a turned head"
     luma_HW, shut = drawn(5.0, lids=0.3)
     assert gaze_of(luma_HW, replace(shut, gaze=-12.0), SKIN) is None
 

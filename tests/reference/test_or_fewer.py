@@ -33,7 +33,7 @@ def test_fewer_frames_are_taken_only_where_they_may(video):
 @pytest.mark.parametrize("side, shown, reason", [(40, 1.0, "small face"), (60, 0.0, "no face")])
 def test_reasons_can_be_counted(side, shown, reason):
     frames = torch.full((9, 64, 64, 3), 128, dtype=torch.uint8)
-    faces = BoxFaces(Box(2, 2, side, side), torch.full((64, 64), shown).numpy(), frames=9)
+    faces = BoxFaces(Box(2, 2, side, side), torch.full((64, 64), shown), frames=9)
     with pytest.raises(UnusableClipError) as error:
         analyse(frames, faces, fps=16.0)
     assert error.value.reason == reason

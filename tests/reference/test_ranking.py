@@ -241,6 +241,8 @@ def test_a_box_that_leaves_the_frame_is_partly_inside():
     frame_HWC = torch.full((100, 100, 3), 128, dtype=torch.uint8)
     assert measure_face(frame_HWC, _boxed(-50, 0, 50, 100)).inside == pytest.approx(0.5)
     assert measure_face(frame_HWC, _boxed(10.4, 10.4, 49.6, 49.6)).inside <= 1
+    for box in ((99.7, 20, 150, 70), (20, 99.7, 70, 150)):
+        assert 0 < measure_face(frame_HWC, _boxed(*box)).inside < 0.05, "less than half a pixel is a pixel"
 
 
 def test_diverse_portraits_begin_with_the_best_and_look_elsewhere():

@@ -51,7 +51,7 @@ def test_contact_sheet_shows_each_searched_frame_in_its_colour():
 
 
 def test_dropped_frames_are_red_and_say_why():
-    mask = np.zeros((60, 120, 160), np.float32)
+    mask = torch.zeros(60, 120, 160)
     mask[:34, 30:90, 50:110] = 1
     clip, analysis = analysed(60, mask)
     sheet = contact_sheet(analysis, clip)
@@ -79,3 +79,7 @@ def test_coverage_plot_is_a_picture_also_without_poses():
     plot = coverage_plot(analysis, fps=16.0)
     assert plot.shape == (600, 900, 3) and plot.dtype == torch.uint8
     assert plot.float().std() > 10
+    flat = torch.full((9, 120, 160, 3), 90, dtype=torch.uint8)
+    analysis = analyse(flat, choose_backend("box", frames=9, box=Box(40, 20, 80, 80)), fps=16.0)
+    assert {f.measures.sharpness for f in analysis.candidates} == {0.0}
+    assert coverage_plot(analysis, fps=16.0).shape == plot.shape

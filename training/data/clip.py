@@ -67,7 +67,7 @@ class Bench:
     def __init__(self, settings: Settings, *, faces: FaceBackend | None = None, device: torch.device | None = None):
         self.settings = settings
         if faces is None and settings.data.layout != "world":
-            faces = choose_backend(settings.data.faces, frames=1)
+            faces = choose_backend(settings.data.faces, frames=1, offered=("insightface", "dlib"))
         self.faces = faces
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,10 +1,11 @@
 """Faces where the user says that they are. Shape letters: M masks (1 or one for each frame), H W height and width."""
 
 import numpy as np
+from torch import Tensor
 
 from ...errors import SlotIDError
 from ..crop import Box
-from ..portrait import PERSON
+from ..portrait import PERSON, as_masks
 from .face import Face
 from .frame import check_frame
 
@@ -14,7 +15,7 @@ class BoxFaces:
 
     Args:
         box: where the face is, in all frames.
-        mask: array of ``[H, W]`` or ``[M, H, W]`` from 0 to 1, 1 on the face. A frame whose mask is empty (or is so
+        mask: ``[H, W]`` or ``[M, H, W]``, float from 0 to 1, 1 on the face. A frame whose mask is empty (or is so
             inside the box) has no face.
         frames: how many frames the clip has; M is 1 or this.
 
@@ -27,11 +28,11 @@ class BoxFaces:
     same_person: float | None = None
     strangers: float | None = None
 
-    def __init__(self, box: Box | None = None, mask: np.ndarray | None = None, *, frames: int):
+    def __init__(self, box: Box | None = None, mask: Tensor | None = None, *, frames: int):
         if box is None and mask is None:
             raise SlotIDError("The face backend box needs a box or a mask, and got neither. Draw one of them.")
         self._box = box
-        self._masks_MHW = None if mask is None else _as_masks(np.asarray(mask), frames)
+        self._masks_MHW = None if mask is None else as_masks(mask, frames).numpy()
 
     def detect(self, frame_HWC: np.ndarray, index: int, smallest_px: float = 0.0) -> list[Face]:
         """See :class:`.face.FaceBackend`; the score is 1."""
@@ -66,17 +67,3 @@ class BoxFaces:
     def limits(self, height: int, width: int) -> str:
         """In words, where there is no face."""
         return "the face is where the box or mask says; frames whose mask is empty have none"
-
-
-def _as_masks(mask: np.ndarray, frames: int) -> np.ndarray:
-    masks_MHW = mask[None] if mask.ndim == 2 else mask
-    if masks_MHW.ndim != 3 or len(masks_MHW) not in (1, frames):
-        raise SlotIDError(
-            f"Got a mask of shape {list(mask.shape)} for {frames} frames, expected [H, W], [1, H, W] or "
-            f"[{frames}, H, W]."
-        )
-    if not (masks_MHW.min() >= 0 and masks_MHW.max() <= 1):
-        raise SlotIDError(
-            f"Got a mask from {masks_MHW.min()} to {masks_MHW.max()}, expected numbers from 0 (background) to 1 (face)."
-        )
-    return masks_MHW

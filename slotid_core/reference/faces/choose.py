@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
 from ...errors import SlotIDError
 from ..crop import Box
@@ -24,10 +24,10 @@ def choose_backend(
     name: str = "auto",
     *,
     frames: int,
-    offered: Sequence[str] = BACKENDS[1:],
+    offered: Sequence[str] = (*BACKENDS[1:], "mask"),
     landmarks: Mapping[str, Any] | None = None,
     box: Box | None = None,
-    mask: np.ndarray | None = None,
+    mask: Tensor | None = None,
     insightface_folder: Path | None = None,
     pack: str | None = None,
     download: bool = False,
@@ -43,7 +43,8 @@ def choose_backend(
     Args:
         name: one of :data:`BACKENDS`.
         frames: how many frames the clip has.
-        offered: what the caller has inputs for; where ``auto`` finds nothing, these ways out are named.
+        offered: what the caller has inputs for, backends and ``mask``; where ``auto`` finds nothing, these ways out are
+            named.
         landmarks: FACE_LANDMARKS, see :class:`.mediapipe_landmarks.MediaPipeFaces`.
         box, mask: see :class:`.box.BoxFaces`.
         insightface_folder: see :class:`.insightface_faces.InsightFaces`; ``None`` for the folder ``.insightface`` in
@@ -52,7 +53,7 @@ def choose_backend(
 
     Raises:
         SlotIDError: there is no such backend, it lacks something, it has no use for the landmarks, box or mask that are
-            given, or ``auto`` finds none.
+            given, ``auto`` got more than one that says where faces are, or it finds none.
     """
     folder = Path.home() / ".insightface" if insightface_folder is None else insightface_folder
     if name == "auto":
@@ -101,12 +102,18 @@ def _check_used(name: str, has_landmarks: bool, has_box: bool) -> None:
 def _first(
     has_landmarks: bool, has_box: bool, folder: Path, pack: str | None, download: bool, offered: Sequence[str]
 ) -> str:
+    if has_landmarks and has_box:
+        raise SlotIDError(
+            "Got face landmarks and a box or mask, and each says where the faces are. Disconnect one of them."
+        )
     if has_landmarks:
         return "mediapipe"
     if has_box:
         return "box"
     no_insightface = insightface_faces.missing_packages()
-    if no_insightface is None and not download and insightface_packs.find_pack(folder, pack) is None:
+    if no_insightface is not None:
+        no_insightface += f". Licence: {insightface_packs.LICENCE}."
+    elif not download and insightface_packs.find_pack(folder, pack) is None:
         no_insightface = insightface_packs.explain_missing(folder, pack)
     if no_insightface is None:
         return "insightface"
@@ -116,8 +123,9 @@ def _first(
     ways = {
         "mediapipe": f"connect ComfyUI's node Detect Face Landmarks (MediaPipe). Licence: {MediaPipeFaces.licence}.",
         "dlib": f"{no_dlib}. Licence: {dlib_faces.DlibFaces.licence}.",
-        "insightface": f"{no_insightface.rstrip('.')}. Licence: {insightface_packs.LICENCE}.",
-        "box": "give a box or mask around the face.",
+        "insightface": no_insightface,
+        "box": "give a box around the face.",
+        "mask": "give a mask of the face.",
     }
     lines = [f"- {name}: {way}" for name, way in ways.items() if name in offered]
     raise SlotIDError("\n".join(["No face backend is at hand. Any one of these will do:", *lines]))

@@ -5,7 +5,7 @@ Shape letters: H W height and width, C channels, P points (68), D embedding widt
 
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ _DETECTOR_SIDE, _DETECTOR_FACE = 640, 16
 # InsightFace's own threshold, and one below which it lists nearly anything.
 _FACE, _ANYTHING = 0.5, 0.05
 
+# ONNX Runtime's. The GPU's memory is Wan's.
+_PROVIDERS = ("CPUExecutionProvider",)
+
 _PACKAGES = ("insightface", "onnxruntime")
 
 
@@ -36,7 +39,6 @@ class InsightFaces:
         pack: a name of :data:`.insightface_packs.PACKS`; ``None`` takes the first that is complete.
         download: fetch the pack (without a name ``buffalo_l``) where it is missing.
         progress: see :func:`.insightface_packs.download_pack`.
-        providers: ONNX Runtime's, the preferred one first. The CPU is the default because the GPU's memory is Wan's.
 
     Raises:
         SlotIDError: a package or the pack is missing, or the download failed.
@@ -55,14 +57,12 @@ class InsightFaces:
         pack: str | None = None,
         download: bool = False,
         progress: Callable[[int, int], None] | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
     ):
         missing = missing_packages()
         if missing is not None:
             raise SlotIDError(f"{missing}, or choose another face backend.")
         self._pack_folder = pack_folder(folder, _find_or_download(folder, pack, download, progress))
         self.name = f"insightface {self._pack_folder.name}"
-        self._providers = list(providers)
         self._lock = threading.Lock()
         self._models = None
 
@@ -115,7 +115,7 @@ class InsightFaces:
             try:
                 # A path in place of the pack's name: with a name, InsightFace downloads what it misses unasked.
                 analysis = FaceAnalysis(
-                    name=str(self._pack_folder.resolve()), allowed_modules=list(_TASKS), providers=self._providers
+                    name=str(self._pack_folder.resolve()), allowed_modules=list(_TASKS), providers=list(_PROVIDERS)
                 )
                 analysis.prepare(ctx_id=0, det_thresh=_FACE)
             except Exception as error:  # InsightFace asserts, ONNX Runtime and protobuf have types of their own

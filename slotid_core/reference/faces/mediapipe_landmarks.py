@@ -104,7 +104,7 @@ def _face(given: Mapping[str, Any]) -> Face:
         return face
     # Blendshapes turn the eyes in the head.
     right, left = (sum(float(shapes[name]) for name in names) / 2 for names in (_LOOK_RIGHT, _LOOK_LEFT))
-    return replace(face, gaze=face.pose.yaw + _FAR_ASIDE_DEG * (right - left))
+    return replace(face, gaze=float(np.clip(face.pose.yaw + _FAR_ASIDE_DEG * (right - left), -90, 90)))
 
 
 def _overlaps(face: Face, height: int, width: int) -> bool:

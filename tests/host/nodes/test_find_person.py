@@ -116,6 +116,27 @@ def test_frames_of_another_node_give_the_same(run, loaded):
     assert found.info in loaded.info
 
 
+def test_a_mask_says_where_the_face_is(run, video, loaded, core):
+    """With no face backend: what a box does, frame by frame."""
+    box = {"box_x": 60, "box_y": 40, "box_width": 120, "box_height": 140}
+    boxed = run("SlotIDLoadReferenceClip", video=video, frame_count=FRAMES, size=SIZE, **box)
+    mask = torch.zeros(FRAMES, 256, 256)
+    mask[:, 40:180, 60:180] = 1
+    for given in (mask, mask[:1]):
+        found = run("SlotIDFindPerson", frames=loaded.frames, mask=given, size=SIZE)
+        assert torch.equal(found.clip, boxed.clip) and found.reference.analysis.backend == "box"
+    moving = torch.stack([frame.roll(5 * i, dims=1) for i, frame in enumerate(mask)])
+    followed = run("SlotIDFindPerson", frames=loaded.frames, mask=moving, size=SIZE)
+    assert [f.face.box_xyxy[0] for f in followed.reference.analysis.candidates if f.index == 8] == [100]
+    gone = torch.cat([mask[:5], torch.zeros_like(mask[5:])])
+    with pytest.raises(core.errors.SlotIDError, match="not in the whole clip: of 9 frames 4 x no face"):
+        run("SlotIDFindPerson", frames=loaded.frames, mask=gone, size=SIZE)
+    with pytest.raises(core.errors.SlotIDError, match="backend dlib does not use it"):
+        run("SlotIDFindPerson", frames=loaded.frames, mask=mask, faces="dlib", size=SIZE)
+    with pytest.raises(core.errors.SlotIDError, match="a mask of 128x256 pixels for frames of 256x256"):
+        run("SlotIDFindPerson", frames=loaded.frames, mask=mask[..., :128], size=SIZE)
+
+
 def test_several_people_are_an_error_until_one_is_chosen(run, head, core):
     two = torch.from_numpy(head.frames_FHWC).float() / 255
     two = torch.cat([two, two.flip(0)], dim=2)

@@ -81,6 +81,16 @@ def test_a_video_outside_the_folders_is_refused(nodes, folders):
     assert "upload it" in nodes["SlotIDLoadReferenceClip"].validate_inputs("")
 
 
+@pytest.mark.parametrize(
+    "name, widget", [("SlotIDLoadReferenceClip", "video"), ("SlotIDLoadIdentity", "identity_name")]
+)
+def test_a_name_from_another_node_is_known_only_when_it_runs(nodes, name, widget):
+    """ComfyUI asks with None then. What is asked whether it changed is not equal to itself, so it is never cached."""
+    assert nodes[name].validate_inputs(**{widget: None}) is True
+    asked = nodes[name].fingerprint_inputs(**{widget: None})
+    assert asked != asked
+
+
 def test_a_changed_file_is_read_again(nodes, folders, demo_clip, weights_file):
     load = nodes["SlotIDLoadReferenceClip"]
     copy = folders.input / "copy.mp4"

@@ -11,9 +11,9 @@ from slotid_core.reference.faces.box import BoxFaces
 FRAME = np.zeros((48, 64, 3), np.uint8)
 
 
-def mask_of(*places: tuple[int, int, int, int]) -> np.ndarray:
+def mask_of(*places: tuple[int, int, int, int]) -> torch.Tensor:
     """One mask for each place (left, top, right, bottom)."""
-    masks = np.zeros((len(places), 48, 64), np.float32)
+    masks = torch.zeros(len(places), 48, 64)
     for mask, (left, top, right, bottom) in zip(masks, places, strict=True):
         mask[top:bottom, left:right] = 1
     return masks
@@ -36,9 +36,7 @@ def test_masks_frame_by_frame():
     assert boxes(backend, 3) == [[(3, 4, 9, 11)], [], [(63, 47, 64, 48)]]
 
 
-@pytest.mark.parametrize(
-    "mask", [mask_of((3, 4, 9, 11)), mask_of((3, 4, 9, 11))[0], torch.tensor(mask_of((3, 4, 9, 11)))]
-)
+@pytest.mark.parametrize("mask", [mask_of((3, 4, 9, 11)), mask_of((3, 4, 9, 11))[0], mask_of((3, 4, 9, 11)).half()])
 def test_one_mask_for_all(mask):
     assert boxes(BoxFaces(mask=mask, frames=2), 2) == [[(3, 4, 9, 11)]] * 2
 
@@ -49,8 +47,8 @@ def test_box_and_mask_overlap():
 
 
 def test_soft_edges_count_from_a_half_on():
-    mask = np.zeros((48, 64), np.float32)
-    mask[10:20, 10:30] = [[0.49] + [0.5] * 18 + [0.4]]
+    mask = torch.zeros(48, 64)
+    mask[10:20, 10:30] = torch.tensor([0.49] + [0.5] * 18 + [0.4])
     assert boxes(BoxFaces(mask=mask, frames=1), 1) == [[(11, 10, 29, 20)]]
 
 
@@ -67,10 +65,10 @@ def test_a_box_outside_the_frame():
 @pytest.mark.parametrize(
     ("mask", "frames", "says"),
     [
-        (mask_of(*[(1, 1, 2, 2)] * 3), 4, r"\[4, H, W\]"),
-        (np.zeros(5), 1, "expected"),
-        (np.full((48, 64), 255), 1, "from 255 to 255"),
-        (np.full((48, 64), np.nan), 1, "from nan to nan"),
+        (mask_of(*[(1, 1, 2, 2)] * 3), 4, "3 masks for 4 frames"),
+        (torch.zeros(5), 1, r"expected \[H, W\] or \[M, H, W\]"),
+        (torch.full((48, 64), 255), 1, "from 255 to 255"),
+        (torch.full((48, 64), torch.nan), 1, "from nan to nan"),
     ],
     ids=["count", "shape", "range", "nan"],
 )

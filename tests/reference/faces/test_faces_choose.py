@@ -6,8 +6,8 @@ import logging
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+import torch
 
 from slotid_core.errors import SlotIDError
 from slotid_core.reference.crop import Box
@@ -15,7 +15,7 @@ from slotid_core.reference.faces import BACKENDS, choose_backend
 from slotid_core.reference.faces.insightface_packs import PACKS
 
 LANDMARKS = {"frames": [[], []], "image_size": (48, 64)}
-MASK = np.ones((48, 64), np.float32)
+MASK = torch.ones(48, 64)
 
 
 @pytest.fixture
@@ -52,13 +52,16 @@ ALL = ("dlib", "face_recognition_models", "insightface", "onnxruntime")
 
 def test_auto_prefers_what_the_user_connects(installed, folder):
     installed(*ALL)
-    given = {"frames": 2, "landmarks": LANDMARKS, "box": Box(1, 2, 3, 4), "mask": MASK, "insightface_folder": folder}
-    taken = []
-    for lacking in ("landmarks", "box", "mask", "insightface_folder"):
-        taken.append(choose_backend(**given).name)
-        given[lacking] = folder / "nothing" if lacking == "insightface_folder" else None
-    taken.append(choose_backend(**given).name)
-    assert taken == ["mediapipe", "box", "box", "insightface antelopev2", "dlib"]
+    place, mask = {"box": Box(1, 2, 3, 4)}, {"mask": MASK}
+    taken = [
+        choose_backend(frames=2, insightface_folder=folder, **given).name
+        for given in ({"landmarks": LANDMARKS}, place | mask, place, mask, {})
+    ]
+    assert taken == ["mediapipe", "box", "box", "box", "insightface antelopev2"]
+    assert choose_backend(frames=2, insightface_folder=folder / "nothing").name == "dlib"
+    for given in (place, mask):
+        with pytest.raises(SlotIDError, match="landmarks and a box or mask.* Disconnect one"):
+            choose_backend(frames=2, landmarks=LANDMARKS, **given)
 
 
 @pytest.mark.parametrize("there", [("insightface",), ("onnxruntime",), ()])
@@ -79,7 +82,14 @@ def test_nothing_at_hand_names_every_way_out_with_its_licence(installed, tmp_pat
     with pytest.raises(SlotIDError) as error:
         choose_backend(frames=2, insightface_folder=tmp_path)
     lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines[1:]] == ["- mediapipe", "- dlib", "- insightface", "- box"]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "- mediapipe",
+        "- dlib",
+        "- insightface",
+        "- box",
+        "- mask",
+    ]
+    assert "non-commercial" in lines[3] and lines[3].count("Licence:") == 1
     assert "Apache-2.0" in lines[1]
     assert "pip install dlib-bin face-recognition-models" in lines[2] and "excludes commercial use" in lines[2]
     assert "pip install insightface onnxruntime" in lines[3] and "non-commercial" in lines[3]
@@ -87,8 +97,11 @@ def test_nothing_at_hand_names_every_way_out_with_its_licence(installed, tmp_pat
 
 def test_nothing_at_hand_but_the_insightface_packages(installed, tmp_path):
     installed("insightface", "onnxruntime")
-    with pytest.raises(SlotIDError, match="buffalo_l is not complete.*det_10g.onnx, 1k3d68.onnx, w600k_r50.onnx"):
+    lacks = "buffalo_l is not complete.*det_10g.onnx, 1k3d68.onnx, w600k_r50.onnx"
+    with pytest.raises(SlotIDError, match=lacks) as error:
         choose_backend(frames=2, insightface_folder=tmp_path)
+    (line,) = (line for line in str(error.value).splitlines() if line.startswith("- insightface"))
+    assert line.count("Licence:") == 1
 
 
 def test_the_backend_asked_for_is_taken_or_refused_never_replaced(installed, tmp_path):

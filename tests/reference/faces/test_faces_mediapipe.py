@@ -74,6 +74,7 @@ def test_the_gaze_is_that_of_the_head_and_of_the_eyes_in_it():
     assert gaze(0) == pytest.approx(0, abs=0.1) and gaze(20) == pytest.approx(20, abs=0.1)
     assert 15 < gaze(0, **to_the_right) < 25
     assert abs(gaze(-20, **to_the_right)) < 5
+    assert gaze(70, eyeLookOutLeft=1.0, eyeLookInRight=1.0) == 90
     assert -25 < gaze(0, eyeLookInLeft=0.6, eyeLookOutRight=0.6) < -15
     (without,) = MediaPipeFaces(payload([face_dict(projected(0))]), frames=1).detect(FRAME, 0)
     assert without.gaze is None
