@@ -66,6 +66,8 @@ class Run:
     """For each conditioning the name that the guider has for it."""
     levels: set[float] = field(default_factory=set)
     """Noise levels that the model was called with: some samplers choose their own."""
+    evaluated: set[uuid.UUID] = field(default_factory=set)
+    """Conditionings that the backbone was called for: from then on a cache may answer in its place."""
     calls: int = 0
     identity_rows: int = 0
     negative_rows: int = 0
@@ -139,22 +141,22 @@ class Run:
             )  # fmt: skip
 
     @torch.compiler.disable
-    def check_hooks(self) -> None:
-        """The backbone has called what was hooked into it.
+    def called(self, conds: list[uuid.UUID], **hooks: int) -> None:
+        """Counts what was hooked into one call of the backbone for these conditionings, and what of it came by.
+
+        Args:
+            hooks: ``modulations_wanted``, ``modulations``, ``attentions_wanted`` and ``attentions``.
 
         Raises:
-            SlotIDError: it has not.
+            SlotIDError: nothing came by, and no cache can be the reason, since one of them is evaluated for the first
+                time. For the rest, ``check`` asks at the end of the run.
         """
-        if self.modulations_wanted and not self.modulations:
-            raise SlotIDError(
-                f"Slot-ID patched {self.modulations_wanted} blocks and the model called none of the patches. Another "
-                "node has replaced the model's forward pass: remove that node, or set film_strength to 0."
-            )
-        if self.attentions_wanted and not self.attentions:
-            raise SlotIDError(
-                "Slot-ID was to bind an identity to a region or to some blocks, and the model's cross-attention never "
-                "came by. Another node has replaced it: remove that node, or the mask and block range."
-            )
+        self.count(**hooks)
+        with self.lock:
+            first = not self.evaluated.issuperset(conds)
+            self.evaluated.update(conds)
+        if first:
+            _check_hooks(**hooks)
 
     def check(self, sigmas: Tensor, prompts: list[dict[str, Any]]) -> None:
         """What was asked for has happened; what has not, though the video is made, is said.
@@ -164,7 +166,7 @@ class Run:
             prompts: the guider's positive conditionings, with their noise windows where they have any.
 
         Raises:
-            SlotIDError: identity was to be seen and the model was never called.
+            SlotIDError: identity was to be seen and the model, or what was hooked into it, was never called.
         """
         if len(sigmas) < 2:
             return
@@ -173,6 +175,10 @@ class Run:
                 "Slot-ID was applied, but the model was sampled without calling it, so no identity was injected. "
                 "Another node has replaced the model's forward pass: remove that node."
             )
+        _check_hooks(
+            self.modulations_wanted, self.modulations, self.attentions_wanted, self.attentions,
+            or_else=" Or a cache has answered every step between start and end: let the identity start earlier.",
+        )  # fmt: skip
         steps = torch.tensor(sorted(self.levels))
         heard = torch.stack([_in_range_of(prompt, steps) for prompt in prompts]).any(0) if prompts else steps > -1
         wanted = [part.injection.is_active(steps) for part in self.parts if part.injection.speaks]
@@ -202,6 +208,26 @@ class Run:
             "Slot-ID: %d backbone calls, %d rows with identity, %d blocks modulated",
             self.calls, self.identity_rows, self.modulations,
         )  # fmt: skip
+
+
+def _check_hooks(
+    modulations_wanted: int, modulations: int, attentions_wanted: int, attentions: int, or_else: str = ""
+) -> None:
+    """The backbone has called what was hooked into it, at least once.
+
+    Raises:
+        SlotIDError: it has not; ``or_else`` ends the sentence.
+    """
+    if modulations_wanted and not modulations:
+        raise SlotIDError(
+            f"Slot-ID patched {modulations_wanted} blocks and the model called none of the patches. Another node has "
+            f"replaced the model's forward pass: remove that node, or set film_strength to 0.{or_else}"
+        )
+    if attentions_wanted and not attentions:
+        raise SlotIDError(
+            "Slot-ID was to bind an identity to a region or to some blocks, and the model's cross-attention never came "
+            f"by. Another node has replaced it: remove that node, or the mask and block range.{or_else}"
+        )
 
 
 def _in_range_of(prompt: dict[str, Any], sigmas: Tensor) -> Tensor:

@@ -177,13 +177,13 @@ def _around_backbone(executor, x, timestep, context, clip_fea, time_dim_concat, 
     out = None
     for call in calls:
         result = executor(*call.inputs, call.options, **call.kwargs)
-        run.count(
+        run.called(
+            call.options["uuids"],
             modulations_wanted=call.modulations_wanted,
             modulations=len(call.modulations),
             attentions_wanted=call.attentions_wanted,
             attentions=len(call.attentions),
         )
-        run.check_hooks()
         if len(calls) == 1:
             return result
         if out is None:

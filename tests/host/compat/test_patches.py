@@ -86,15 +86,33 @@ def test_model_sampling_shift(both_ways, run, sample_with, tiny):
     assert torch.equal(windows[0].latents, windows[1].latents)
 
 
-def test_easycache(shows_the_person, sample_with, tiny):
+@pytest.fixture(scope="session")
+def easycache(tiny):
+    """``easycache(end=1.0)``: a node that answers every step before ``end`` from the cache, but the first two."""
     node = tiny.core_node("nodes_easycache", "EasyCacheNode")
 
-    def cache(model):
-        return node(model=model, reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)[0]
+    def function(end: float = 1.0):
+        return lambda model: node(
+            model=model, reuse_threshold=100.0, start_percent=0.0, end_percent=end, verbose=False
+        )[0]
 
-    shows_the_person(sample_with(steps=6, before=cache), cached=True)
-    shown = shows_the_person(sample_with(steps=6, after=cache), cached=True, bypass=True)
-    assert shown.counts[0][2] < 12, "the cached steps modulate no block"
+    return function
+
+
+def test_easycache(shows_the_person, sample_with, easycache):
+    shows_the_person(sample_with(steps=6, before=easycache()), cached=True)
+    shown = shows_the_person(sample_with(steps=6, after=easycache()), cached=True, bypass=True)
+    assert shown.counts == [(6, 6, 4)], "the cached steps modulate no block"
+
+
+def test_a_cached_step_at_the_identitys_start(run, sample_with, easycache, tiny, core):
+    """The cache answers the first steps that are to show the person, which alone is no error; the last ones do."""
+    a, b = (run(sample_with(steps=6, after=easycache(end=0.6)), person, start=0.4) for person in (0, 1))
+    (calls, shown, modulated) = a.counts[0]
+    assert calls == 6 and 0 < modulated < 2 * shown, "every step was computed"
+    assert tiny.relative(a.latents, b.latents) > 1e-3
+    with pytest.raises(core.errors.SlotIDError, match="called none of the patches.* a cache has answered every step"):
+        run(sample_with(steps=6, after=easycache()), start=0.4)
 
 
 def test_lazycache(shows_the_person, sample_with, tiny):
@@ -166,6 +184,9 @@ def test_forward_without_block_patches_stand_in(run, sample_with, tiny, core):
     sample = sample_with(before=lambda model: teacache(model, patches=False))
     with pytest.raises(core.errors.SlotIDError, match="patched 2 blocks and the model called none .* film_strength"):
         run(sample)
+    later = sample_with(before=lambda model: teacache(model, patches=False), steps=3)
+    with pytest.raises(core.errors.SlotIDError, match="called none of the patches.* Or a cache"):
+        run(later, start=0.5)
     a, b = (run(sample, person, film_strength=0.0) for person in (0, 1))
     assert a.counts == b.counts == [(1, 1, 0)]
     assert tiny.relative(a.latents, b.latents) > 1e-3
