@@ -28,6 +28,10 @@ import torch
 from machine import describe, load_average, run_facts
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from run import find_host  # noqa: E402
+
 GOAL = 0.01
 SIGMA = 0.7
 SHAPES = {  # width, feed-forward, blocks, heads; pixels and frames of the default video
@@ -39,7 +43,9 @@ SHAPES = {  # width, feed-forward, blocks, heads; pixels and frames of the defau
 
 def load_host(device: str):
     """ComfyUI and the pack, as ComfyUI loads it: by path."""
-    host = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))
+    host = find_host(os.environ, Path.home())
+    if host is None:
+        raise SystemExit("There is no ComfyUI in ~/comfy/ComfyUI. Set COMFYUI_PATH to a checkout.")
     sys.path.insert(0, str(host))
     from comfy.cli_args import args
 

@@ -18,6 +18,10 @@ from pathlib import Path
 from machine import describe, load_average, run_facts
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from run import find_host  # noqa: E402
+
 GOAL_S = 0.3
 
 # Each program runs as `python -c PROGRAM ROOT [HOST]`.
@@ -71,12 +75,6 @@ asyncio.run(schemas())
 )
 
 
-def find_host() -> Path | None:
-    """The ComfyUI checkout, if there is one."""
-    root = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser().resolve()
-    return root if (root / "main.py").is_file() else None
-
-
 def measure(program: str, cwd: Path, arguments: list[str], repeats: int) -> dict:
     """Median over fresh processes, after one that fills the disk cache."""
     runs = []
@@ -107,7 +105,7 @@ def main() -> None:
         "goal_s": GOAL_S,
         "results": {"every module of slotid_core": measure(CORE, ROOT, [str(ROOT)], arguments.repeats)},
     }
-    host = find_host()
+    host = find_host(os.environ, Path.home())
     if host is None:
         print("no ComfyUI checkout (COMFYUI_PATH, ~/comfy/ComfyUI): the pack is not measured", file=sys.stderr)
     else:

@@ -73,7 +73,8 @@ def main() -> None:
         "measured": measured,
     }
     if here.peak_flops:
-        result["measured"]["mfu"] = flops / measured["seconds_a_step"] / here.peak_flops
+        useful = settings.optim.batch * sum(work.forward + work.backward for work in planned.work.values())
+        result["measured"]["mfu"] = useful / measured["seconds_a_step"] / here.peak_flops
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:

@@ -105,7 +105,7 @@ class SlotIDExtractPortrait(io.ComfyNode):
                 f"rank is {rank} and count is {count}, but only a reference is ranked. Connect the reference of Load "
                 "Reference Clip (faces must not be off), or set both to 1."
             )
-        portrait = extract_portrait(rgb(frames), box=box, mask=mask, size=size)
+        portrait = extract_portrait(rgb(frames).cpu(), box=box, mask=mask, size=size)
         image_BHWC = portrait.image_HWC.unsqueeze(0)
         info = f"Frame {portrait.frame_index} of {frames.shape[0]}: {portrait.region}."
         return io.NodeOutput(image_BHWC, portrait.frame_index, info, ui=ui.PreviewImage(image_BHWC, cls=cls))

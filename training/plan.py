@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from training.planner.report import compare, describe
 
     machine = COMMON[args.machine] if args.machine else this_machine(settings.run.folder)
-    processes = args.processes or machine.cards
+    processes = machine.cards if args.processes is None else args.processes
     if not 1 <= processes <= machine.cards:
         raise SlotIDError(f"Got --processes {processes}, expected 1 to {machine.cards}, the cards of {machine.name}.")
     found = ingredients(settings)

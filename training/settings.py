@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from slotid_core.config import SlotIDConfig
 
+# Of the reference, of all clips of a shard together: each has hashes in the shard's head, which holds a megabyte.
+_VARIANTS_A_SHARD = 4096
+
 
 class Part(BaseModel):
     """A group of settings; a key that is not known is an error."""
@@ -133,6 +136,11 @@ class DataSettings(Part):
             _fail("data.source: expected a folder for every layout but generated, which takes none")
         if self.person is not None and self.layout in ("generated", "world"):
             _fail(f"data.person: layout {self.layout} says who is who; expected none")
+        if (variants := self.clips_per_shard * self.augment.variants) > _VARIANTS_A_SHARD:
+            _fail(
+                f"data.clips_per_shard x data.augment.variants: expected {_VARIANTS_A_SHARD} at most, whose hashes fit "
+                f"into a shard's head, got {variants}"
+            )
         if self.layout == "world" and self.augment.variants != 1:
             _fail("data.augment.variants: expected 1 for layout world, whose clips differ as they are")
         return self

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from training.data.cache import MANIFEST
+    from training.data.clip import Bench
     from training.data.make import make_cache, what_is_there
     from training.planner import plan
     from training.planner.machine import this_machine
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     planned.refuse_if_too_large()
     # People who are rendered need no data of anybody's, so nothing is lost by preparing them along the way.
     if settings.data.layout == "generated" and processes.is_first and not (settings.data.cache / MANIFEST).is_file():
-        print(what_is_there(make_cache(settings), settings.data.cache))
+        bench = Bench(settings, device=processes.device)
+        print(what_is_there(make_cache(settings, bench=bench), settings.data.cache))
     processes.wait()
     try:
         outcome = train(settings, processes, planned.memory_plan, ideal_seconds=planned.ideal_seconds)

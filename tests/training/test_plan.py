@@ -14,7 +14,7 @@ from slotid_core.errors import SlotIDError
 from training import plan as command
 from training.planner import plan
 from training.planner.cost_page import renew
-from training.planner.decide import MFU, ingredients, predict
+from training.planner.decide import UTILISATION, ingredients, predict
 from training.planner.machine import COMMON, GIB, Machine
 from training.planner.memory import need
 from training.planner.parts import base_parts, trainable_parts
@@ -87,7 +87,7 @@ def test_auto_takes_the_first_plan_that_fits(big, name, chosen):
 def test_seconds_follow_from_the_work_and_the_cards(big):
     one, eight = (predict(big, COMMON[name], COMMON[name].cards) for name in ("1x80", "8x80"))
     work = sum(part.total for part in one.work.values())
-    assert one.seconds_a_step == pytest.approx(8 * work / (989e12 * MFU))
+    assert one.seconds_a_step == pytest.approx(8 * work / (989e12 * UTILISATION))
     assert eight.seconds_a_step == pytest.approx(one.seconds_a_step / 8)
     assert one.hours > 20_000 * one.seconds_a_step / 3600 > 0.9 * one.hours
     streamed = predict(changed(big, "memory.plan=streamed"), COMMON["1x80"])
@@ -214,8 +214,9 @@ def test_the_command_line(tmp_path, capsys):
     assert "stepz" in capsys.readouterr().err
     assert command.main([*arguments[:-1], str(out / "below a file.json")]) == 1
     assert "Can't write below a file.json" in capsys.readouterr().err
-    assert command.main([*arguments, "--processes", "2"]) == 1
-    assert "expected 1 to 1" in capsys.readouterr().err
+    for processes in ("2", "0"):
+        assert command.main([*arguments, "--processes", processes]) == 1
+        assert f"Got --processes {processes}, expected 1 to 1" in capsys.readouterr().err
 
 
 def test_the_trainers_door_plans_for_this_very_machine(tmp_path):

@@ -15,9 +15,7 @@ from training.planner.trace import EncoderTrace, trace_block, trace_decoder, tra
 from training.wan_diffusers import WanTransformer3DModel, tiny_vae
 from training.wan_injection import ADAPTER
 
-NO_ENCODER = EncoderTrace(
-    saved=0, peak=0, linear_forward=0, linear_backward=0, attention_forward=0, attention_backward=0
-)
+NO_ENCODER = EncoderTrace(saved=0, linear_forward=0, linear_backward=0, attention_forward=0, attention_backward=0)
 
 # The fused attention that a CPU runs, which torch's counter knows from 2.15 on; the formulas are its own.
 ATTENTION_ON_THE_CPU = {

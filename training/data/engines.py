@@ -31,6 +31,8 @@ def make_all(
     Raises:
         SlotIDError: see :func:`make_shard`; a process died; or Ray is not installed.
     """
+    if not jobs:
+        return iter(())
     if engine == "ray":
         return _over_ray(bench.settings, jobs, workers, progress)
     if workers > 1:

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from slotid_core.errors import SlotIDError
-from training.data.cache import MANIFEST, SETTINGS, SHARDS, Entry, Manifest, Say, read_manifest, write_text
+from training.data.cache import MANIFEST, SETTINGS, SHARDS, Entry, Manifest, Say, write_text
 from training.data.clip import Bench
 from training.data.engines import Engine, make_all
 from training.data.hashes import FileHashes
@@ -34,7 +34,7 @@ from training.data.summary import write_summary
 from training.lock import alone_in
 from training.settings import Settings
 
-REJECTS, SUMMARY = "rejects.json", "summary.html"
+REJECTS, SUMMARY, VIDEOS = "rejects.json", "summary.html", "videos.json"
 _FEWEST_PEOPLE = 4
 # As training.atomic names what is half written.
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{12}\.\w+")
@@ -79,6 +79,7 @@ def _make_cache(
     finally:
         hashes.save()
     _check_dataset(settings, set(sha256.values()))
+    write_text(folder / VIDEOS, json.dumps(sorted(set(sha256.values())), indent=0) + "\n")
     jobs = plan_shards(videos, list(sha256.values()), shaped_by, settings.data.clips_per_shard)
     _sweep(folder, jobs)
     for reject in known_rejects:
@@ -152,16 +153,24 @@ def _claim(folder: Path, shaped_by: dict[str, Any]) -> None:
 
 def _check_dataset(settings: Settings, videos: set[str]) -> None:
     """Nor must a slip in ``data.source``, or captions that are not there for once: shards of other videos are swept
-    away. Videos that are rendered into the cache follow from its settings."""
-    folder, source = settings.data.cache, settings.data.source
-    if source is None or not (folder / MANIFEST).is_file():
+    away, also those of a cache that is not finished. Videos that are rendered into the cache follow from its settings.
+    """
+    path, source = settings.data.cache / VIDEOS, settings.data.source
+    if source is None or not path.is_file():
         return
-    manifest, _ = read_manifest(folder)
-    if videos.isdisjoint(entry.video_sha256 for entry in manifest.entries):
+    try:
+        before = list(json.loads(path.read_text(encoding="utf-8")))
+        shared = not videos.isdisjoint(before)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SlotIDError(
-            f"The cache {folder} was made from other videos: none of its {len(manifest.entries)} is among the "
-            f"{len(videos)} with a caption in {source}. Set data.source back, give another data.cache, or delete the "
-            "folder to make it anew."
+            f"{path} is damaged ({error!r}), which says what the cache was made from. If data.source is right, delete "
+            "that file."
+        ) from error
+    if before and not shared:
+        raise SlotIDError(
+            f"The cache {path.parent} was made from other videos: none of its {len(before)} is among the {len(videos)} "
+            f"with a caption in {source}. Set data.source back, give another data.cache, or delete the folder to make "
+            "it anew."
         )
 
 

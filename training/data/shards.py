@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from slotid_core import safe_file
+from slotid_core.errors import SlotIDError
 from training.data.cache import EMPTY_TEXT, SHARDS, VERSION
 from training.data.clip import Bench, prepare_clip
 from training.data.shard_file import check_content, open_shard, tensor_hash, tensor_name
@@ -75,14 +76,21 @@ def make_shard(bench: Bench, job: ShardJob, progress: Callable[[], None] = lambd
     """Prepare the job's videos and write its file; ``progress`` is called after each video.
 
     Raises:
-        SlotIDError: a model is not there or broken, or the folder can't be written.
+        SlotIDError: a model is not there or broken, the device's memory is too small, or the folder can't be written.
     """
     tensors: dict[str, Tensor] = {}
     clips: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     with _repeatable():
         for index, video in enumerate(job.videos):
-            prepared = prepare_clip(bench, video)
+            try:
+                prepared = prepare_clip(bench, video)
+            except torch.OutOfMemoryError as error:
+                raise SlotIDError(
+                    f"{bench.device} has too little memory to prepare {video.id}: {error} Finished shards are kept: "
+                    "run again with fewer --workers, which share it, with smaller data.sizes or data.lengths, or end "
+                    "what else is on it."
+                ) from error
             if isinstance(prepared, Reject):
                 rejects.append(prepared)
             else:

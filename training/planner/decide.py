@@ -22,8 +22,8 @@ from training.trainer.state import checkpoints
 from training.trainer.validate import WHO
 
 # Assumptions, listed in docs/cost.md.
-MFU = 0.45
-"""Share of a card's dense bfloat16 peak that a step reaches."""
+UTILISATION = 0.45
+"""Share of a card's dense bfloat16 peak that a step reaches, recomputation counted."""
 BUS = 20e9
 """Bytes a second between pinned host memory and the card (PCIe 4, 16 lanes)."""
 
@@ -68,8 +68,8 @@ class Plan:
     seconds_a_step: float | None
     """Of one update; None where the device's peak is not known."""
     ideal_seconds: dict[int, float] | None
-    """Of one update's arithmetic at that peak: what MFU is measured against, by the latent cells of its clips. None as
-    above."""
+    """Of one update's arithmetic at that peak, recomputation left out: what MFU is measured against, by the latent
+    cells of its clips. None as above."""
     hours: float | None
     """Of the whole run with its validations."""
     disk: dict[str, int]
@@ -253,7 +253,7 @@ def _seconds_a_step(
     if machine.peak_flops is None or of.settings.memory.precision != "bf16":
         return None
     clips = math.ceil(of.settings.optim.batch / processes)
-    computing = _ideal_seconds(of, work, machine, processes) / MFU
+    computing = sum(part.total for part in work.values()) * clips / (machine.peak_flops * UTILISATION)
     moved = 0
     if PLANS.index(chosen) >= PLANS.index("offloaded"):
         moved += 4 * of.shape.blocks * of.block.boundary  # out and back, and the gradient the same way
@@ -269,8 +269,9 @@ def _work(of: Ingredients, grid_Thw: tuple[int, int, int], chosen: str) -> dict[
 
 
 def _ideal_seconds(of: Ingredients, work: dict[str, Work], machine: Machine, processes: int) -> float:
+    """Without recomputation, which is no work of the model's: what MFU is measured against."""
     clips = math.ceil(of.settings.optim.batch / processes)
-    return clips * sum(part.total for part in work.values()) / machine.peak_flops
+    return clips * sum(part.forward + part.backward for part in work.values()) / machine.peak_flops
 
 
 def _hours(of: Ingredients, work: dict[str, Work], seconds: float, machine: Machine, processes: int) -> float:
@@ -281,7 +282,7 @@ def _hours(of: Ingredients, work: dict[str, Work], seconds: float, machine: Mach
     sampling = validation.samples * 2 * rows * validation.sample_steps * forward  # with the identity and without
     validations = 1 + math.ceil(optim.steps / validation.every)
     assert machine.peak_flops is not None, "there are seconds only where the peak is known"
-    return (optim.steps * seconds + validations * (losses + sampling) / (machine.peak_flops * MFU)) / 3600
+    return (optim.steps * seconds + validations * (losses + sampling) / (machine.peak_flops * UTILISATION)) / 3600
 
 
 def _clip_bytes(settings: Settings, target: tuple, reference: tuple, portrait: tuple) -> int:

@@ -42,9 +42,6 @@ class LiveBytes(TorchDispatchMode):
             self._held -= self._live.pop(key)[1]
         return self._held
 
-    def restart_peak(self) -> None:
-        self.peak = self.now
-
     def _add(self, tensor: Tensor, size: int | None = None) -> None:
         storage = tensor.untyped_storage()
         before = self._live.get(storage._cdata)

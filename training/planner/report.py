@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.planner.decide import MFU, Plan
+from training.planner.decide import UTILISATION, Plan
 from training.planner.machine import GIB
 from training.planner.memory import READING
 
@@ -137,7 +137,7 @@ def _time(plan: Plan) -> str:
     assert plan.machine.peak_flops is not None and plan.hours is not None
     return (
         f"Time: {plan.seconds_a_step:.1f} s an update, {plan.hours:,.0f} hours for the run with its validations,\n"
-        f"assuming {MFU:.0%} of {plan.machine.peak_flops / 1e12:.0f} TFLOP/s (dense bfloat16)"
+        f"assuming {UTILISATION:.0%} of {plan.machine.peak_flops / 1e12:.0f} TFLOP/s (dense bfloat16)"
     )
 
 

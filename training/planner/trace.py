@@ -45,7 +45,6 @@ class EncoderTrace:
     """The trained encoder on one micro-batch, in bytes and FLOPs."""
 
     saved: int
-    peak: int
     linear_forward: int
     linear_backward: int
     attention_forward: int
@@ -110,10 +109,8 @@ def trace_encoder(
             outputs = [embedding.clip_tokens_BSE, embedding.portrait_tokens_BKE, *films]
             saved, forward = live.now, counter.get_total_flops()
             torch.autograd.backward(outputs, [torch.empty_like(x) for x in outputs])
-        gradients = sum(p.grad.untyped_storage().nbytes() for p in model.parameters() if p.grad is not None)
     return EncoderTrace(
         saved=saved,
-        peak=max(saved, live.peak - gradients),
         linear_forward=forward,
         linear_backward=counter.get_total_flops() - forward,
         attention_forward=kernels.attention_forward,

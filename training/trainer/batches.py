@@ -157,7 +157,7 @@ def micro_batches(
     """This process's micro-batches from update ``first_step`` on, in order, without end.
 
     Raises:
-        SlotIDError: the batch can't be shared out evenly.
+        SlotIDError: the batch can't be shared out evenly, or a clip can't be read.
     """
     batch, micro = settings.optim.batch, settings.optim.micro_batch
     if batch % (micro * processes):
@@ -173,9 +173,30 @@ def micro_batches(
                 yield [(step, position, indices[position]) for position in range(start, start + micro)]
 
     loader = DataLoader(
-        clips, batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers, worker_init_fn=_apart
-    )
-    return iter(loader)
+        _Telling(clips), batch_sampler=_Keys(keys), collate_fn=list, num_workers=settings.data.workers,
+        worker_init_fn=_apart,
+    )  # fmt: skip
+    return map(_told, iter(loader))
+
+
+def _told(items: list[Item | str]) -> list[Item]:
+    for item in items:
+        if isinstance(item, str):
+            raise SlotIDError(item)
+    return items
+
+
+class _Telling:
+    """The clips; what is wrong with one comes as its message, which a worker would wrap in a traceback of its own."""
+
+    def __init__(self, clips: TrainingClips):
+        self._clips = clips
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Item | str:
+        try:
+            return self._clips[key]
+        except SlotIDError as error:
+            return str(error)
 
 
 def _apart(_: int) -> None:

@@ -21,25 +21,28 @@ _FP8 = torch.float8_e4m3fn
 _FP8_MAX = torch.finfo(_FP8).max
 
 
+def base_format(plan: str, precision: str) -> str:
+    """What the frozen base is held in: the only thing about a memory plan that shapes what is learned."""
+    return "fp8" if PLANS.index(plan) >= PLANS.index("fp8") else precision
+
+
 class FrozenLinear(nn.Module):
-    """A linear layer that is never trained, whose weight may lie in float8 and in host memory.
+    """A linear layer that is never trained, whose weight lies in float8 (e4m3), with one scale for each output.
 
     The weight is brought to the input's device and to its dtype whenever it is used. Autograd keeps that copy only as
     long as the backward of one recomputed block needs it.
 
     Args:
         linear: what it stands for.
-        fp8: hold the weight in float8 (e4m3) with one scale for each output.
-        on_host: hold it in (pinned, where there is a GPU) host memory.
+        on_host: hold the weight in (pinned, where there is a GPU) host memory.
     """
 
-    def __init__(self, linear: nn.Linear, *, fp8: bool, on_host: bool):
+    def __init__(self, linear: nn.Linear, *, on_host: bool):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight_OI, scale_O1 = linear.weight.detach(), None
-        if fp8:
-            scale_O1 = weight_OI.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / _FP8_MAX
-            weight_OI = (weight_OI.float() / scale_O1).to(_FP8)
+        weight_OI = linear.weight.detach().float()
+        scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / _FP8_MAX
+        weight_OI = (weight_OI / scale_O1).to(_FP8)
         self.register_buffer("scale_O1", scale_O1)
         if on_host:
             weight_OI = weight_OI.cpu()
@@ -50,9 +53,7 @@ class FrozenLinear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        weight_OI = self.weight.to(x.device, non_blocking=True)
-        if self.scale_O1 is not None:
-            weight_OI = weight_OI.to(self.scale_O1.dtype).mul_(self.scale_O1)
+        weight_OI = self.weight.to(x.device, non_blocking=True).to(self.scale_O1.dtype).mul_(self.scale_O1)
         return functional.linear(x, weight_OI.to(x.dtype), self.bias if self.bias is None else self.bias.to(x.dtype))
 
 
@@ -61,7 +62,7 @@ def apply_plan(injected: InjectedWan, plan: str, device: torch.device) -> None:
     transformer, level = injected.transformer, PLANS.index(plan)
     if level >= PLANS.index("fp8"):
         for block in transformer.blocks:
-            _freeze_linears(block, fp8=True, on_host=plan == "streamed")
+            _freeze_linears(block, on_host=plan == "streamed")
     transformer.to(device)
     if level < PLANS.index("checkpointed"):
         return
@@ -77,14 +78,14 @@ def apply_plan(injected: InjectedWan, plan: str, device: torch.device) -> None:
     transformer.enable_gradient_checkpointing(run)
 
 
-def _freeze_linears(module: nn.Module, **how: bool) -> None:
+def _freeze_linears(module: nn.Module, on_host: bool) -> None:
     for name, child in module.named_children():
         if name.startswith("lora_"):
             continue
         if isinstance(child, nn.Linear):
-            setattr(module, name, FrozenLinear(child, **how))
+            setattr(module, name, FrozenLinear(child, on_host=on_host))
         else:
-            _freeze_linears(child, **how)
+            _freeze_linears(child, on_host)
 
 
 class _ToHost(torch.autograd.Function):

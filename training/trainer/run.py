@@ -26,7 +26,7 @@ from training.trainer.backbone import backbone_id, load_backbone, precision
 from training.trainer.batches import BatchOrder, TrainingClips, micro_batches
 from training.trainer.checks import Reached, check_start
 from training.trainer.log import Log, making_room
-from training.trainer.memory import apply_plan
+from training.trainer.memory import apply_plan, base_format
 from training.trainer.optim import AveragedWeights, make_optimizer
 from training.trainer.processes import Processes, shard_backbone
 from training.trainer.state import State
@@ -34,7 +34,8 @@ from training.trainer.update import update
 from training.trainer.validate import WHO, HeldOut, validate
 from training.trainer.weights import averaged_weights, write_weights
 
-# What a run may change when it goes on. Everything else shapes what is learned.
+# What a run may change when it goes on. Everything else shapes what is learned; of the memory, what format the base is
+# held in does too, which is looked at by itself.
 _MAY_CHANGE = ("log", "memory", "checkpoint", "validation")
 
 
@@ -53,7 +54,7 @@ class Run:
     """Everything of a run, ready for its next update."""
 
     def __init__(self, settings: Settings, processes: Processes, plan: str, say: Callable[[str], None]):
-        self.settings, self.processes, self.say = settings, processes, say
+        self.settings, self.processes, self.plan, self.say = settings, processes, plan, say
         self.folder = settings.run.folder
         self.cache: Cache = open_cache(settings)
         self.clips = TrainingClips(self.cache, settings)
@@ -74,7 +75,12 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What checkpoints and weights say of the run: nothing of this machine, so that equal runs are equal."""
-        return {"settings": shared_settings(self.settings), "cache": self.cache.key, "backbone": self.backbone}
+        return {
+            "settings": shared_settings(self.settings),
+            "cache": self.cache.key,
+            "backbone": self.backbone,
+            "base": base_format(self.plan, self.settings.memory.precision),
+        }
 
     def _resume(self) -> bool:
         found = checkpointing.checkpoints(self.checkpoints)
@@ -92,10 +98,23 @@ class Run:
                 f"The run in {self.folder} was trained on another backbone (SHA-256 {then.get('backbone')!s:.12}, now "
                 f"{self.backbone:.12}). Start another run.folder, or set model.transformer to the one that it had."
             )
+        self._check_base(then.get("base"), found[-1])
         checkpointing.restore(found[-1], self.state)
         self.adapter.set_step(self.state.step)
         self.say(f"Going on from {found[-1].name}.")
         return True
+
+    def _check_base(self, was: str | None, checkpoint: Path) -> None:
+        """Who asks for another memory plan gets it; one that is taken for want of memory must not change the base."""
+        now = self.facts()["base"]
+        if was != now and "fp8" in (was, now) and self.settings.memory.plan == "auto":
+            raise SlotIDError(
+                f"The run in {self.folder} was trained on a base in {was}, and with the memory that is free now "
+                f"memory.plan=auto takes {self.plan!r}, which holds it in {now} and would change what is learned. End "
+                f"what else is on the card, or go on so all the same with memory.plan={self.plan}."
+            )
+        if was != now:
+            self.say(f"From here on the base is held in {now}; until {checkpoint.name} it was in {was}.")
 
     def validate(self, log: Log | None) -> dict[str, float]:
         """Losses and samples of held-out people, with the averaged weights."""
@@ -200,11 +219,25 @@ def _train(
             ))  # fmt: skip
             check_start(run.adapter, first)
             say("Checked on the first clips: the untrained adapter changes nothing, and gradient finds its way in.")
+
+        def stopped() -> bool:
+            if processes.count == 1:
+                return stop.asked
+            return bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
+
+        stopping = False
         while True:
-            if _is_validated(settings, state.step):
+            if _is_validated(settings, state.step) and not stopping:
                 figures = run.validate(log)
+                # Asked for meanwhile: another update could take longer than whoever asked waits.
+                stopping = stopped()
+                if stopping and state.step:
+                    run.save()
             if state.step == optim.steps:
                 break
+            if stopping:
+                say(f"Stopped after update {state.step}; the same command goes on from here.")
+                return Outcome(step=state.step, finished=False, written=())
             started = time.monotonic()
             told = update(run.adapter, state, batches, settings, processes, run.reached)
             told["seconds"] = time.monotonic() - started
@@ -216,15 +249,10 @@ def _train(
             bar.set_postfix_str(_postfix(told, figures))
             bar.update()
             last = state.step == optim.steps
-            stopping = stop.asked
-            if processes.count > 1:
-                stopping = bool(processes.sum(torch.tensor(float(stop.asked), device=processes.device)) > 0)
+            stopping = stopped() and not last
             # Before the validation, which may take longer than many updates, or fail.
             if last or stopping or state.step % settings.checkpoint.every == 0:
                 run.save()
-            if stopping and not last:
-                say(f"Stopped after update {state.step}; the same command goes on from here.")
-                return Outcome(step=state.step, finished=False, written=())
         written = run.finish(figures)
     if log is not None:
         log.close()

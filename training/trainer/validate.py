@@ -23,12 +23,17 @@ from training.trainer.draws import Draw, generator_of
 
 WHO = ("right", "none", "other")
 
+# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom.
+_T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+
 
 @dataclass(frozen=True)
 class Validation:
     """Losses of every clip at every level with each of :data:`WHO`."""
 
     sigmas: tuple[float, ...]
+    people: tuple[str, ...]
+    """Of each clip."""
     losses_VSW: Tensor
     spread: dict[str, float]
     """Of each stream's tokens, the share of their energy that differs from person to person: 0 is a stream that says
@@ -37,13 +42,15 @@ class Validation:
     def figures(self) -> dict[str, float]:
         """Flat numbers for a log: a loss for each of ``right``, ``none``, ``other``, the gap, and both by level.
 
-        ``gap`` is (other - right) / right in percent, paired over clips; ``gap_low`` and ``gap_high`` bound its mean
-        with 95 % confidence (normal approximation).
+        ``gap`` is (other - right) / right in percent, paired over clips, the mean over people of each one's mean;
+        ``gap_low`` and ``gap_high`` bound it with 95 % confidence, people being what was drawn (Student's t).
         """
         losses_VW = self.losses_VSW.mean(1)
         gap_V = 100 * (losses_VW[:, 2] - losses_VW[:, 0]) / losses_VW[:, 0]
-        half = 1.96 * float(gap_V.std()) / len(gap_V) ** 0.5
-        mean = float(gap_V.mean())
+        clips_of = {person: [v for v, one in enumerate(self.people) if one == person] for person in self.people}
+        gap_N = torch.stack([gap_V[clips].mean() for clips in clips_of.values()])
+        half = _t_975(len(gap_N) - 1) * float(gap_N.std()) / len(gap_N) ** 0.5
+        mean = float(gap_N.mean())
         figures = {f"loss/{who}": float(losses_VW[:, i].mean()) for i, who in enumerate(WHO)}
         figures |= {"gap": mean, "gap_low": mean - half, "gap_high": mean + half}
         figures |= {f"spread/{stream}": share for stream, share in self.spread.items()}
@@ -52,6 +59,15 @@ class Validation:
             figures[f"loss_at_{sigma:g}/right"] = right
             figures[f"gap_at_{sigma:g}"] = 100 * (other - right) / right
         return figures
+
+
+def _t_975(freedom: int) -> float:
+    """97.5 % quantile of Student's t; beyond the table by its series, good to 0.0001 (Abramowitz and Stegun 26.7.5)."""
+    if freedom <= len(_T_975):
+        return _T_975[freedom - 1]
+    z = 1.959964
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 class HeldOut:
@@ -127,7 +143,7 @@ def validate(
     adapter.slotid.train(was_training)
     gathered = gather(torch.stack(rows).to(adapter.device)).cpu()
     by_clip = gathered.view(processes, -1, *gathered.shape[1:]).transpose(0, 1).flatten(0, 1)
-    return Validation(sigmas, by_clip[: len(held_out.clips)], spread)
+    return Validation(sigmas, tuple(e.person for e in held_out.clips), by_clip[: len(held_out.clips)], spread)
 
 
 def _one(adapter: Adapter, held_out: HeldOut, entry: Entry, sigmas: Sequence[float]) -> Tensor:

@@ -6,16 +6,15 @@ Letters: F frames, H W height and width.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from training.world.identity import TRAITS
+from training.world.models.files import read_facts
 from training.world.models.probe import load_probe, measure
 from training.world.pictures import FRAMES, SIZE
 from training.world.scenario import SLOTS
@@ -89,8 +88,7 @@ def score(probe_file: Path, videos: list[np.ndarray], reference_FHW3: np.ndarray
     """
     assert all(video.shape == (FRAMES, SIZE, SIZE, 3) for video in (*videos, reference_FHW3)), "not a clip of the world"
     probe, asked = load_probe(probe_file), named(prompt)
-    with safe_open(probe_file, "pt") as file:
-        bounds = json.loads(file.metadata()["facts"])["face"]
+    bounds = read_facts(probe_file)["face"]
     measured = measure(probe, torch.from_numpy(np.stack([*videos, reference_FHW3])))
     alike = (measured.face_BE[:-1] @ measured.face_BE[-1]).tolist()
     traits = {name: measured.traits_BI[:, TRAITS.index(name)].tolist() for name in CLIP_ALONE}

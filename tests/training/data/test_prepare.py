@@ -11,10 +11,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from slotid_core.errors import SlotIDError
 from training import prepare
-from training.data import engines
+from training.data import engines, shards
 from training.data.cache import open_cache
 from training.data.make import hold_out, make_cache
 
@@ -38,11 +39,13 @@ def test_another_run_gives_the_same_bytes(drawn_cache, drawn_dataset, tiny_setti
     assert files_of(settings.data.cache) == files_of(drawn_cache.data.cache)
 
 
-def test_a_finished_cache_stays_as_it_is(drawn_cache, files_of, make_bench):
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_finished_cache_stays_as_it_is(engine, drawn_cache, files_of, make_bench):
+    """Nothing is to be made, so Ray need not even be there."""
     before = files_of(drawn_cache.data.cache)
     bench = make_bench(drawn_cache)
     bench.encode = None
-    make_cache(drawn_cache, bench=bench, say=lambda line: None)
+    make_cache(drawn_cache, engine=engine, bench=bench, say=lambda line: None)
     assert files_of(drawn_cache.data.cache) == before
 
 
@@ -133,8 +136,9 @@ def test_a_changed_dataset_is_made_anew_where_it_changed(drawn_dataset, tiny_set
 
 
 @pytest.mark.parametrize("slip", ["another dataset", "no captions"])
+@pytest.mark.parametrize("finished", [True, False])
 def test_a_cache_of_other_videos_is_not_touched(
-    slip, drawn_cache, drawn_dataset, tiny_settings, make, files_of, tmp_path
+    slip, finished, drawn_cache, drawn_dataset, tiny_settings, make, files_of, tmp_path
 ):
     source = tmp_path / "dataset"
     shutil.copytree(drawn_dataset, source)
@@ -145,10 +149,39 @@ def test_a_cache_of_other_videos_is_not_touched(
             (folder / "clip.mp4").write_bytes(f"another video, {folder.name}".encode())
     settings = tiny_settings(source, tmp_path / "cache")
     shutil.copytree(drawn_cache.data.cache, settings.data.cache)
+    if not finished:
+        (settings.data.cache / "manifest.json").unlink()
     before = files_of(settings.data.cache)
     with pytest.raises(SlotIDError, match=r"none of its 4 is among the \d with a caption in .*another data.cache"):
         make(settings)
     assert files_of(settings.data.cache) == before
+
+
+def test_what_the_cache_was_made_from_has_to_be_readable(drawn_cache, drawn_dataset, tiny_settings, make, tmp_path):
+    settings = tiny_settings(drawn_dataset, tmp_path / "cache")
+    shutil.copytree(drawn_cache.data.cache, settings.data.cache)
+    (settings.data.cache / "videos.json").write_text("[[1", encoding="utf-8")
+    with pytest.raises(SlotIDError, match=r"videos.json is damaged .*If data.source is right, delete that file"):
+        make(settings)
+
+
+def test_a_card_that_is_too_small_for_preparing_is_said_to_be(
+    drawn_dataset, tiny_settings, make, files_of, monkeypatch, tmp_path
+):
+    """The error is torch's own; there is no card here that is too small."""
+    settings, prepare = tiny_settings(drawn_dataset, tmp_path / "cache"), shards.prepare_clip
+
+    def too_large(bench, video):
+        if video.id.startswith("person3"):
+            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB.")
+        return prepare(bench, video)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "prepare_clip", too_large)
+        with pytest.raises(SlotIDError, match=r"too little memory to prepare person3.* 20.00 GiB.* fewer --workers"):
+            make(settings)
+    kept = {name for name in files_of(settings.data.cache) if name.startswith("shards")}
+    assert kept, "finished shards are kept"
 
 
 def test_damaged_shards_and_leftovers_are_put_right(

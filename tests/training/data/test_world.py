@@ -1,5 +1,7 @@
 """The world's people as a dataset: the pixels that were drawn, the person's other clip, and nobody searched for."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,7 +9,7 @@ from safetensors.torch import save_file
 from slotid_core.errors import SlotIDError
 from training.data.cache import open_cache
 from training.data.make import make_cache
-from training.settings_file import from_dict
+from training.settings_file import from_dict, load
 from training.wan_diffusers import encode_frames, tiny_vae
 from training.world.pictures import FRAMES, SIZE, people, picture_path, read_pictures
 
@@ -92,6 +94,12 @@ def test_a_file_that_names_nobody_is_refused(drawn, tmp_path):
 def test_versions_of_a_reference_are_refused(drawn, tmp_path):
     with pytest.raises(SlotIDError, match="expected 1 for layout world"):
         settings_of(drawn, tmp_path, augment={"variants": 2})
+
+
+def test_more_versions_than_a_shard_can_describe_are_refused():
+    config = Path(__file__).resolve().parents[3] / "training/configs/tiny.yaml"
+    with pytest.raises(SlotIDError, match="clips_per_shard x data.augment.variants: expected 4096 at most.* got 8192"):
+        load(config, ["data.clips_per_shard=256", "data.augment.variants=32"])
 
 
 def test_a_rule_for_who_is_who_is_refused(drawn, tmp_path):

@@ -77,3 +77,13 @@ def test_a_batch_that_can_not_be_shared_is_an_error_that_names_what_can(cache, m
 
 def test_reading_ahead_in_worker_processes_changes_nothing(cache, make_settings):
     assert keys(cache, make_settings("optim.steps=4")) == keys(cache, make_settings("optim.steps=4", "data.workers=2"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_a_clip_is_said_without_a_workers_traceback(cache, make_settings, monkeypatch, workers):
+    def damaged(self, entry, **how):
+        raise SlotIDError(f"{entry.id} is damaged. Prepare it again.")
+
+    monkeypatch.setattr(type(cache), "load", damaged)
+    with pytest.raises(SlotIDError, match="^person0.* is damaged. Prepare it again.$"):
+        keys(cache, make_settings("optim.steps=4", f"data.workers={workers}"))

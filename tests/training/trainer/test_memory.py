@@ -74,7 +74,7 @@ def test_float8_is_near_the_full_weights(cache, make_settings, gradients):
 def test_float8_rounds_each_weight_by_at_most_a_sixteenth():
     """e4m3 has three bits after the point: half a step is 1/16, and a row's largest weight is exact."""
     linear = nn.Linear(64, 32)
-    frozen = FrozenLinear(linear, fp8=True, on_host=False)
+    frozen = FrozenLinear(linear, on_host=False)
     held_OI = frozen.weight.float() * frozen.scale_O1
     weight_OI = linear.weight.detach()
     normal = weight_OI.abs() > frozen.scale_O1 * 2**-6  # below that e4m3 is subnormal: its steps are absolute

@@ -5,7 +5,9 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from safetensors.torch import save_file
 
@@ -16,7 +18,7 @@ from training.trainer import run as running
 from training.trainer.batches import BatchOrder, TrainingClips
 from training.trainer.processes import Processes
 from training.trainer.state import checkpoints
-from training.trainer.validate import HeldOut, validate
+from training.trainer.validate import HeldOut, Validation, validate
 from training.wan_diffusers import tiny_transformer
 
 SMALL = ("optim.steps=6", "checkpoint.every=2", "validation.every=3", "validation.sigmas=[0.5]", "optim.warmup=0")
@@ -68,6 +70,50 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(train, tmp_path, monkeypatch,
         for name in ("run", "whole")
     ]  # fmt: skip
     assert told[0] == told[1] and len(told[0]) == 6 + 3
+
+
+def test_a_stop_in_a_validation_waits_for_no_further_update(train, tmp_path, monkeypatch):
+    """Nor is a checkpoint due then."""
+    whole = train(f"run.folder={tmp_path / 'whole'}")
+    real = running.validate
+
+    def validate(adapter, held_out, **how):
+        if adapter.slotid.reader.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(adapter, held_out, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "validate", validate)
+        stopped = train()
+    assert not stopped.finished and stopped.step == 3
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step_000003"
+    assert whole.finished and train().finished and bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+    assert [line["step"] for line in logging.read(tmp_path / "run", "validation")] == [0, 3, 6]
+
+
+def test_a_base_in_another_format_is_never_taken_for_want_of_memory_alone(train, make_settings, tmp_path, capsys):
+    train("optim.steps=2")
+    with pytest.raises(SlotIDError, match="a base in fp32, and .* takes 'fp8', .*memory.plan=fp8"):
+        running.train(make_settings(*SMALL, "optim.steps=2"), Processes("cpu"), "fp8", show_progress=False)
+    asked = make_settings(*SMALL, "optim.steps=2", "memory.plan=fp8")
+    assert running.train(asked, Processes("cpu"), "fp8", show_progress=False).finished
+    assert "From here on the base is held in fp8; until step_000002 it was in fp32" in capsys.readouterr().out
+    assert load_weights(tmp_path / "run" / "weights" / "slotid.safetensors").facts["base"] == "fp8"
+
+
+@pytest.mark.parametrize("clips", [(2, 2), (1, 1, 1, 1, 1), (3, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1)])
+def test_the_gaps_interval_is_students_over_people(clips):
+    """Two clips of a person say less than two people."""
+    people = tuple(f"person{i}" for i, count in enumerate(clips) for _ in range(count))
+    generator = torch.Generator().manual_seed(len(clips))
+    losses_VSW = 1 + 0.1 * torch.rand(len(people), 2, 3, generator=generator)
+    figures = Validation((0.3, 0.7), people, losses_VSW, {}).figures()
+    right, _, other = losses_VSW.double().mean(1).unbind(1)
+    gap_V = (100 * (other - right) / right).numpy()
+    gaps = np.array([gap_V[np.array(people) == person].mean() for person in sorted({*people})])
+    expected = scipy.stats.t.interval(0.95, len(gaps) - 1, loc=gaps.mean(), scale=scipy.stats.sem(gaps))
+    assert (figures["gap_low"], figures["gap_high"]) == pytest.approx(expected, rel=1e-3)
+    assert figures["gap"] == pytest.approx(gaps.mean(), abs=1e-4)
 
 
 def test_the_weights_hold_what_was_trained_and_nothing_of_this_machine(train, cache, tmp_path):

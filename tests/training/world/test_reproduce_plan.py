@@ -94,3 +94,30 @@ def test_what_makes_a_variant_is_compared_between_all_others():
     found["slotid", 0] = learned("slotid", "model.slotid.gate.start=0.3")
     with pytest.raises(SlotIDError, match="no_film-0 and slotid-0 can't be compared: model.slotid.gate.start is 0.5"):
         origin.check_alike(found)
+
+
+def test_variants_of_one_cache_are_compared_with_no_other():
+    """B's clips are its own, of one cache for all its seeds."""
+    settings = {
+        name: origin.learned_from(load(reproduce.CONFIG, VARIANTS[name].changes).to_dict()) for name in VARIANTS
+    }
+
+    def of(cache, name):
+        return {"settings": settings[name], "cache": cache}
+
+    found = {("slotid", 0): of("a", "slotid"), ("no_film", 0): of("a", "no_film")}
+    found |= {("orderless", seed): of("b", "orderless") for seed in (0, 1)}
+    origin.check_alike(found)
+    for other in (("no_film", 0), ("orderless", 1)):
+        with pytest.raises(
+            SlotIDError, match=f"and {other[0]}-{other[1]} can't be compared: cache is '.' there and 'c'"
+        ):
+            origin.check_alike(found | {other: of("c", other[0])})
+
+
+def test_a_cache_of_a_variants_own_is_prepared_also_where_its_result_is_there(plan, tmp_path):
+    """Else the result would be held against an older one, or against none."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "orderless-0.json").write_text("{}", encoding="utf-8")
+    prepared = [arguments for name, arguments in plan("--variants", "orderless", "--seeds", "0") if name == "prepare"]
+    assert f"data.cache={tmp_path / 'cache-orderless'}" in prepared[-1] and len(prepared) == 2

@@ -76,7 +76,7 @@ def check_weights(path: Path, settings: Settings) -> None:
 
 
 def check_alike(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-    """Variants differ in what makes them variants, and in nothing else that they learned from.
+    """Variants differ in what makes them variants, and in nothing else that they learned from: settings and clips.
 
     Args:
         found: results by variant and seed.
@@ -87,7 +87,10 @@ def check_alike(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
     # Each with each: what makes one a variant may differ between two others by mistake.
     for pair in combinations(found, 2):
         own = [change.split("=")[0] for name, _ in pair for change in VARIANTS[name].changes]
-        if differ := _differences("", *(_without(found[which]["settings"], own) for which in pair)):
+        differ = _differences("", *(_without(found[which]["settings"], own) for which in pair))
+        if len({name if VARIANTS[name].own_cache else "shared" for name, _ in pair}) == 1:
+            differ += _differences("cache", *(found[which].get("cache") for which in pair))
+        if differ:
             one, other = (f"{name}-{seed}" for name, seed in pair)
             raise SlotIDError(
                 f"{one} and {other} can't be compared: {'; '.join(differ)}. Keep such results in folders of their own."

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from slotid_core.demo_text import LENGTH, embed_prompt
+from slotid_core.errors import SlotIDError
 from training.data.cache import open_cache
 from training.settings import Settings
 from training.settings_file import load
@@ -62,7 +63,14 @@ def train(
     Args:
         batch: clips in one update, over all processes.
         rate: of learning at most, as a share of a new one's.
+
+    Raises:
+        SlotIDError: the processes can't share the batch evenly.
     """
+    if batch < 1 or batch % processes.count:
+        raise SlotIDError(
+            f"Got a batch of {batch} clips for {processes.count} processes, expected a multiple of {processes.count}."
+        )
     device, rows = processes.device, batch // processes.count
     random = np.random.RandomState([seed, processes.rank])
     noise = torch.Generator(device).manual_seed(1000 * seed + processes.rank)
