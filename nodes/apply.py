@@ -67,7 +67,8 @@ class SlotIDApply(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     advanced=True,
-                    tooltip="Scales FiLM, the modulation of the last blocks, on top of strength.",
+                    tooltip="Scales FiLM, the modulation of the blocks (the last half, unless the weights say "
+                    "otherwise), on top of strength.",
                 ),
                 io.Float.Input(
                     "lora_strength",
@@ -113,8 +114,8 @@ class SlotIDApply(io.ComfyNode):
                     max=255,
                     optional=True,
                     advanced=True,
-                    tooltip="Last block in which the person acts; -1 is the model's last. FiLM modulates the last half "
-                    "only, whatever the range.",
+                    tooltip="Last block in which the person acts; -1 is the model's last. FiLM stays in the blocks "
+                    "that the weights have it in, usually the last half.",
                 ),
                 gate_curve_input(),
                 io.Mask.Input(

@@ -105,12 +105,15 @@ def test_easycache(shows_the_person, sample_with, easycache):
     assert shown.counts == [(6, 6, 4)], "the cached steps modulate no block"
 
 
-def test_a_cached_step_at_the_identitys_start(run, sample_with, easycache, tiny, core):
-    """The cache answers the first steps that are to show the person, which alone is no error; the last ones do."""
+def test_a_cached_step_at_the_identitys_start(run, sample_with, easycache, tiny):
+    """The cache answers the first steps that are to show the person, and the last ones show them."""
     a, b = (run(sample_with(steps=6, after=easycache(end=0.6)), person, start=0.4) for person in (0, 1))
     (calls, shown, modulated) = a.counts[0]
     assert calls == 6 and 0 < modulated < 2 * shown, "every step was computed"
     assert tiny.relative(a.latents, b.latents) > 1e-3
+
+
+def test_an_identity_whose_every_step_is_cached(run, sample_with, easycache, core):
     with pytest.raises(core.errors.SlotIDError, match="called none of the patches.* a cache has answered every step"):
         run(sample_with(steps=6, after=easycache()), start=0.4)
 

@@ -85,6 +85,8 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
     return [
         f"## {people} held-out people, world {world}",
         "",
+        _how_sampled(bounds["sampling"]),
+        "",
         *_headline(found, true_NI),
         f"![Faces, traits and gaps of all variants, figures below]({picture.name})",
         "",
@@ -100,6 +102,13 @@ def _section(results: Path, bounds: dict[str, Any]) -> list[str]:
         *_routing(found),
         *_by_trait(bounds, found, true_NI),
     ]
+
+
+def _how_sampled(sampling: dict[str, float]) -> str:
+    return (
+        f"Videos: {sampling['steps']} steps, shift {sampling['shift']:g}, guided by the text with "
+        f"{sampling['guidance']:g} and by the identity with {sampling['identity_guidance']:g}."
+    )
 
 
 def _headline(found: dict, true_NI: np.ndarray) -> list[str]:
