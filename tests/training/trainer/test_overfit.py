@@ -16,7 +16,7 @@ def test_eight_clips_are_told_apart(seed, make_cache_in_memory, make_settings, m
     cache = make_cache_in_memory(people=10, clips=1, held_out=2)
     monkeypatch.setattr(running, "open_cache", lambda settings: cache)
     settings = make_settings(
-        f"run.seed={seed}", "optim.steps=60", "optim.ema=0", "optim.batch=4", "optim.micro_batch=4",
+        f"run.seed={seed}", "optim.steps=120", "optim.ema=0", "optim.batch=4", "optim.micro_batch=4",
         "optim.lr=1e-3", "optim.schedule=constant", "validation.clips=8",
     )  # fmt: skip
     run = running.Run(settings, Processes("cpu"), "plain", print)
