@@ -37,8 +37,7 @@ later starts go straight on. Delete .venv to begin anew. pip's own settings (its
 configuration file) apply, for instance to choose a CPU-only PyTorch.
 
 Tests against ComfyUI use the checkout at COMFYUI_PATH, else at ~/comfy/ComfyUI, and skip where there is none;
-with SLOTID_REQUIRE_HOST=1 they fail instead. Tests on real clips of people, which you
-bring yourself, look for clips/*.mp4 in the folder SLOTID_SHARED, else in ../shared.
+with SLOTID_REQUIRE_HOST=1 they fail instead. Real clips (clips/*.mp4) are yours, in SLOTID_SHARED or ../shared.
 """
 
 MIN_PYTHON = (3, 10)

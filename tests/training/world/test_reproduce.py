@@ -330,7 +330,7 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
     def videos(read):
         return {"traits": read.tolist(), "face": [0.5] * 40, "follows": [said] * 40, "jitter": [0.1] * 40}
 
-    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": {}, "traits": TRAITS}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": evaluate.SAMPLING, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": videos(true), "none": videos(knows), "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     for name in ("portrait_only", "slotid"):
@@ -341,6 +341,7 @@ def test_the_report_says_what_the_clip_adds_to_the_portrait(tmp_path):
         (tmp_path / f"{name}-1.json").write_text(json.dumps({**run, "seed": 1, "videos": bounds["none"]}))
     write_report(tmp_path)
     page = (tmp_path / "README.md").read_text()
+    assert "Videos: 4 steps, shift 3, guided by the text with 2 and by the identity with 5.\n" in page
     (dye,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `dye_hue` | 1.000 ["))
     assert dye[2].startswith(("0.000", "-0.000")) and dye[3].startswith("1.000 [")
     (nod,) = (row.split(" | ") for row in page.splitlines() if row.startswith("| `nod_tempo` |") and "[" in row)
@@ -358,7 +359,7 @@ def test_the_report_says_first_that_the_clip_adds_nothing(tmp_path):
     mean = np.broadcast_to(true.mean(0), true.shape)
     read = {"traits": mean.tolist(), "face": [0.5] * 40, "follows": [dict.fromkeys(SLOTS, True)] * 40}
     read["jitter"] = [0.1] * 40
-    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": {}, "traits": TRAITS}
+    facts = {"people": 40, "identity_seed": 0, "models": {}, "sampling": evaluate.SAMPLING, "traits": TRAITS}
     bounds = {**facts, "true": true.tolist(), "real": read, "none": read, "stranger_face": [0.0] * 40}
     (tmp_path / "bounds.json").write_text(json.dumps(bounds))
     (tmp_path / ".slotid-0-0123456789ab.json").write_text('{"half')  # of a run that was killed
